@@ -1,0 +1,16 @@
+"""The nouns of Postroom, shared by both sides of every wire.
+
+ids        what names look like, and how they are made
+context    who acts, for which tenant
+envelope   the one thing that travels: who, to whom, what, until when
+tenant     a tenant and its limits
+agent      what is known of an agent
+delivery   one message for one agent, and the states it can be in
+receipt    what a sender is told
+verdict    may this go now? Allow | Wait | Drop
+outcome    how one turn of an agent ended
+event      one change of state, as it stands on the events stream
+letter     a dead letter: what could not be delivered, and why
+
+Imports pydantic and the standard library only. No I/O, no clock, no environment.
+"""

@@ -1,0 +1,76 @@
+"""One message for one agent: the states it can be in, and why it is there."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schemas.ids import AgentId, DeliveryId, MessageId
+
+
+class State(StrEnum):
+    """Where a delivery is. Exactly one at any time, changed only by a script under its fencing token."""
+
+    ACCEPTED = "accepted"
+    WAITING = "waiting"
+    RUNNING = "running"
+    DELIVERED = "delivered"
+    EXPIRED = "expired"
+    REFUSED = "refused"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can follow but a redrive."""
+        return self not in {State.ACCEPTED, State.WAITING, State.RUNNING}
+
+
+class Cause(StrEnum):
+    """Why a delivery waits or how it came to its end."""
+
+    # it waits
+    NOT_BEFORE = "not_before"
+    RATE_TENANT = "rate_tenant"
+    RATE_AGENT = "rate_agent"
+    BUSY = "busy"
+    APPROVAL = "approval"
+    BACKOFF = "backoff"
+    THROTTLED = "throttled"
+    LOOKING = "looking"
+    RECOVERED = "recovered"
+    RETURNED = "returned"
+    SUSPENDED = "suspended"
+    # it ended
+    REPLIED = "replied"
+    TTL = "ttl"
+    INVALID = "invalid"
+    TENANT_MISMATCH = "tenant_mismatch"
+    CONFLICT = "conflict"
+    UNKNOWN_AGENT = "unknown_agent"
+    AMBIGUOUS_AGENT = "ambiguous_agent"
+    LOOP = "loop"
+    ATTEMPTS = "attempts"
+    REJECTED = "rejected"
+    POISON = "poison"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    BY_SENDER = "by_sender"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A delivery under a lease: all a worker needs to run the turn."""
+
+    id: DeliveryId
+    message_id: MessageId
+    agent: AgentId
+    token: int
+    attempt: int
+    epoch: int
+    fate_open: bool
+    """Whether an earlier call under this epoch may have reached the server."""
+    opened_at_ms: int
+    """When the first call under this epoch may have begun, by Redis' clock."""
+    run_id: str | None
+    expires_at_ms: int | None
+    accepted_at_ms: int
+    envelope: bytes

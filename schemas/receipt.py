@@ -1,0 +1,65 @@
+"""What a sender is told: where each delivery of its message is, and how it ended."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.delivery import Cause, State
+from schemas.ids import DeliveryId, MessageId
+
+
+class Step(BaseModel):
+    """One line of a delivery's history."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at_ms: int
+    state: State
+    cause: Cause | None = None
+
+
+class DeliveryReceipt(BaseModel):
+    """One delivery of the message."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: DeliveryId
+    agent: str
+    agent_name: str | None = None
+    state: State
+    cause: Cause | None = None
+    detail: str | None = None
+    attempts: int = 0
+    due_at_ms: int | None = None
+    delivered_at_ms: int | None = Field(default=None, description="When the server took the turn.")
+    read_at_ms: int | None = Field(default=None, description="When the turn ended.")
+    reply: str | None = None
+    stop_reason: str | None = None
+    run_id: str | None = None
+    total_tokens: int | None = None
+    late: bool = Field(default=False, description="The turn began in time and ended after the expiry.")
+    reply_message_id: MessageId | None = None
+    history: tuple[Step, ...] = ()
+
+
+class Receipt(BaseModel):
+    """One message. `state` is its only delivery's, or, while it has several, the least finished one's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    message_id: MessageId
+    state: State
+    cause: Cause | None = None
+    detail: str | None = None
+    accepted_at_ms: int
+    expires_at_ms: int | None = None
+    duplicate: bool = Field(default=False, description="This publish was a repetition; nothing was added.")
+    deliveries: tuple[DeliveryReceipt, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether every delivery has come to its end."""
+        return self.state.is_final
+
+    @property
+    def reply(self) -> str | None:
+        """The first reply there is."""
+        return next((d.reply for d in self.deliveries if d.reply is not None), None)

@@ -1,0 +1,1 @@
+"""May this delivery go now? One rule, one file, one call shape; `chain.ORDER` is the order."""

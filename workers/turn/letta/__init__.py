@@ -1,0 +1,1 @@
+"""The only importers of a Letta client: one contract, one adapter a back end."""
