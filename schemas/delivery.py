@@ -31,6 +31,7 @@ class Cause(StrEnum):
     # it waits
     NOT_BEFORE = "not_before"
     RATE_TENANT = "rate_tenant"
+    RATE_TEAM = "rate_team"
     RATE_AGENT = "rate_agent"
     BUSY = "busy"
     APPROVAL = "approval"

@@ -9,11 +9,20 @@ import json
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from schemas.ids import MessageId, TenantId
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 MAX_CONTENT_BYTES = 256 * 1024
 MAX_METADATA_BYTES = 64 * 1024
 MAX_TTL_SECONDS = 366 * 24 * 3600
@@ -75,7 +84,9 @@ class Trace(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    traceparent: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+    traceparent: Annotated[
+        str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+    ]
     tracestate: Annotated[str, StringConstraints(max_length=512)] | None = None
 
 
@@ -108,10 +119,16 @@ class Envelope(BaseModel):
         default=None, description="A conversation of the agent; left out, its main one."
     )
     correlation_id: Label | None = None
-    causation_id: Label | None = Field(default=None, description="The message this one answers or follows from.")
-    hops: int = Field(default=0, ge=0, le=1000, description=f"How far from the root of its chain; refused at {HOP_LIMIT}.")
+    causation_id: Label | None = Field(
+        default=None, description="The message this one answers or follows from."
+    )
+    hops: int = Field(
+        default=0, ge=0, le=1000, description=f"How far from the root of its chain; refused at {HOP_LIMIT}."
+    )
     on_unknown: OnUnknown = OnUnknown.REDELIVER
-    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Kept with the message, not sent.")
+    metadata: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Kept with the message, not sent."
+    )
     trace: Trace | None = None
 
     @field_validator("content")

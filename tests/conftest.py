@@ -1,0 +1,53 @@
+"""Fixtures for every test. Redis comes in three kinds: fakeredis, and every real server found."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import fakeredis
+import pytest
+
+from tests.support.ledger import Ledger
+from tests.support.redis_server import RedisServer, binaries
+from tests.support.time import ScriptTime
+from workers.broker.client import Client, close, connect
+
+REAL = binaries()
+
+
+def pytest_report_header() -> str:
+    if not REAL:
+        return "NO REAL REDIS FOUND: tests of Redis semantics run on fakeredis only"
+    return "real Redis servers: " + ", ".join(f"{name} ({path})" for name, path in REAL.items())
+
+
+@pytest.fixture(scope="session")
+def redis_servers() -> Iterator[dict[str, RedisServer]]:
+    servers = {name: RedisServer(path, append_only=False).start() for name, path in REAL.items()}
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture(params=["fakeredis", *REAL])
+async def client(
+    request: pytest.FixtureRequest, redis_servers: dict[str, RedisServer]
+) -> AsyncIterator[Client]:
+    """An empty Redis of each kind."""
+    if request.param == "fakeredis":
+        fake = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
+        yield fake
+        await fake.aclose()
+        return
+    real = connect(redis_servers[request.param].url)
+    await real.flushall()
+    yield real
+    await close(real)
+
+
+@pytest.fixture
+async def ledger(client: Client) -> Ledger:
+    """Tenant `acme`, registered, on scripts whose clock stands still."""
+    time = ScriptTime(client)
+    await time.start()
+    ledger = Ledger(client, time)
+    await ledger.register()
+    return ledger

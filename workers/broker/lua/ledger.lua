@@ -1,0 +1,279 @@
+-- What the scripts share: names, numbers, and the few ways in which a delivery changes its state.
+-- Stands at the head of every script, behind the table of names (keys.py), the rules (scripts.py) and clock.lua.
+--
+-- A mailbox score is rank * RANK_WIDTH + arrival in microseconds: order by priority, then arrival, and the
+-- arrival can be read back. 3 * RANK_WIDTH + today stays below 2^53, where doubles stop being exact, until 2036.
+
+local ROOT = KEYS[1]
+local RANK_WIDTH = 2.1e15
+local NOW_US = now_us()
+local NOW = math.floor(NOW_US / 1000)
+local rings = {}
+
+local function key(name, id)
+  return ROOT .. NAMES[name] .. (id or '')
+end
+
+-- Lua prints large numbers as 1.7e+15; Redis wants digits.
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local function count(name, by)
+  redis.call('HINCRBY', key('counters'), name, by)
+end
+
+local function event(message, delivery, agent, state, cause)
+  redis.call('XADD', key('events'), 'MINID', '~', digits(NOW - KEPT_MS), '*',
+    'message', message, 'delivery', delivery, 'agent', agent, 'state', state, 'cause', cause)
+end
+
+-- The delivery's own story, one line a change, the oldest but the first dropped when it grows long.
+local function history_with(history, state, cause)
+  history = (history or '') .. digits(NOW) .. '|' .. state .. '|' .. cause .. '\n'
+  if #history > HISTORY_BYTES then
+    history = string.gsub(history, '^([^\n]*\n)[^\n]*\n', '%1', 1)
+  end
+  return history
+end
+
+local function message_of(delivery)
+  return string.match(delivery, '^(.*):%d+$')
+end
+
+-- A hold keeps an agent (or, as `*`, the whole tenant) from being taken until a time.
+local function hold(who, until_ms, cause)
+  redis.call('HSET', key('holds'), who, digits(until_ms) .. '|' .. cause)
+end
+
+local function held_until(who)
+  local held = redis.call('HGET', key('holds'), who)
+  if not held then return 0, '' end
+  local until_ms, cause = string.match(held, '^(%d+)|(.*)$')
+  until_ms = tonumber(until_ms)
+  if until_ms <= NOW then
+    redis.call('HDEL', key('holds'), who)
+    return 0, ''
+  end
+  return until_ms, cause
+end
+
+local function due_of(delivery)
+  return tonumber(redis.call('HGET', key('delivery', delivery), 'due') or 0) or 0
+end
+
+-- The delivery an agent would get next: its most urgent, oldest one; but a less urgent one that has waited
+-- past its bound goes first. Returns delivery, rank, arrival, due; nil where the mailbox is empty.
+local function choose(agent)
+  local box = key('mailbox', agent)
+  local first = redis.call('ZRANGE', box, 0, 0, 'WITHSCORES')
+  if not first[1] then return nil end
+  local score = tonumber(first[2])
+  local rank = math.floor(score / RANK_WIDTH)
+  local best, best_rank, best_arrival, best_due = first[1], rank, score - rank * RANK_WIDTH, nil
+  if rank < 3 and redis.call('ZCARD', box) > 1 then
+    local oldest
+    for lower = rank + 1, 3 do
+      local low, high = digits(lower * RANK_WIDTH), '(' .. digits((lower + 1) * RANK_WIDTH)
+      local other = redis.call('ZRANGEBYSCORE', box, low, high, 'WITHSCORES', 'LIMIT', 0, 1)
+      if other[1] then
+        local arrival = tonumber(other[2]) - lower * RANK_WIDTH
+        local overdue = NOW_US - arrival > AGING_MS[lower + 1] * 1000
+        if overdue and (not oldest or arrival < oldest) and due_of(other[1]) <= NOW then
+          oldest = arrival
+          best, best_rank, best_arrival, best_due = other[1], lower, arrival, 0
+        end
+      end
+    end
+  end
+  return best, best_rank, best_arrival, best_due or due_of(best)
+end
+
+-- Puts an agent where it belongs after any change: ready, later, or nowhere.
+local function refresh(agent)
+  local member = 'a:' .. agent
+  local delivery, rank, arrival, due
+  if not redis.call('HGET', key('holders'), agent) then
+    delivery, rank, arrival, due = choose(agent)
+  end
+  local wait = 0
+  if delivery then
+    wait = math.max(due, (held_until(agent)))
+  end
+  for other = 0, 3 do
+    if not delivery or wait > NOW or other ~= rank then
+      redis.call('ZREM', key('ready', RANKS[other + 1]), agent)
+    end
+  end
+  if not delivery then
+    redis.call('ZREM', key('later'), member)
+  elseif wait > NOW then
+    redis.call('ZADD', key('later'), digits(wait), member)
+  else
+    redis.call('ZREM', key('later'), member)
+    redis.call('ZADD', key('ready', RANKS[rank + 1]), digits(arrival), agent)
+  end
+end
+
+-- Claims a drain for every pool that has something to do and none on its way. `seed` names the arq job.
+-- No seed: the caller is about to take again by itself.
+local function ring_up(seed)
+  if seed == '' then return rings end
+  local tenant = redis.call('HMGET', key('tenant'), 'suspended', 'in_flight')
+  if tenant[1] == '1' or held_until('*') > 0 then return rings end
+  if redis.call('ZCARD', key('leases')) >= tonumber(tenant[2] or 0) then return rings end
+  for rank = 1, 4 do
+    if redis.call('ZCARD', key('ready', RANKS[rank])) > 0 then
+      local pool = POOL_OF_RANK[rank]
+      if redis.call('HSETNX', key('rung'), pool, seed .. '|' .. digits(NOW)) == 1 then
+        rings[#rings + 1] = pool
+      end
+    end
+  end
+  return rings
+end
+
+-- When somebody should look at this tenant again: 0 for never.
+local function next_look()
+  local soonest = 0
+  local function consider(at)
+    if at and at > 0 and (soonest == 0 or at < soonest) then soonest = at end
+  end
+  for _, name in ipairs({'later', 'leases', 'expiries', 'ended'}) do
+    local first = redis.call('ZRANGE', key(name), 0, 0, 'WITHSCORES')
+    consider(tonumber(first[2]))
+  end
+  consider((held_until('*')))
+  return soonest
+end
+
+-- The message is over when its last delivery is. What has a dead letter is kept; the rest is purged in time.
+local function message_ended(message)
+  local record = key('message', message)
+  count('bytes', -tonumber(redis.call('HGET', record, 'size') or 0))
+  redis.call('HSET', record, 'ended_at', digits(NOW))
+  if redis.call('HGET', record, 'letters') == false then
+    redis.call('ZADD', key('ended'), digits(NOW + KEPT_MS), message)
+  end
+end
+
+local function letter(message, delivery, state, cause, detail, attempts, raw)
+  redis.call('HINCRBY', key('message', message), 'letters', 1)
+  redis.call('XADD', key('dead'), '*', 'message', message, 'delivery', delivery, 'state', state,
+    'cause', cause, 'detail', detail, 'attempts', attempts, 'raw', raw)
+end
+
+-- Ends a delivery. The caller has taken it out of whatever held it but the mailbox, and refreshes the agent.
+local function finish(delivery, agent, from, state, cause, detail)
+  local record, message = key('delivery', delivery), message_of(delivery)
+  local known = redis.call('HMGET', record, 'history', 'attempt')
+  redis.call('HSET', record, 'state', state, 'cause', cause, 'detail', detail, 'ended_at', digits(NOW),
+    'history', history_with(known[1], state, cause))
+  redis.call('HDEL', record, 'due')
+  redis.call('ZREM', key('mailbox', agent), delivery)
+  redis.call('ZREM', key('expiries'), delivery)
+  redis.call('ZREM', key('later'), 'd:' .. delivery)
+  count(from, -1)
+  count(state, 1)
+  event(message, delivery, agent, state, cause)
+  if state == 'dead' or state == 'unknown' or state == 'refused' then
+    letter(message, delivery, state, cause, detail, known[2] or 0, '')
+  end
+  if redis.call('HINCRBY', key('message', message), 'open', -1) == 0 then
+    redis.call('HSET', key('message', message), 'state', 'ended')
+    message_ended(message)
+  end
+end
+
+-- Back to the mailbox, in its old place.
+local function put_back(delivery, agent, cause, due)
+  local record = key('delivery', delivery)
+  local known = redis.call('HMGET', record, 'history', 'score')
+  redis.call('HSET', record, 'state', 'waiting', 'cause', cause, 'due', digits(due),
+    'history', history_with(known[1], 'waiting', cause))
+  redis.call('ZADD', key('mailbox', agent), known[2], delivery)
+  count('running', -1)
+  count('waiting', 1)
+  event(message_of(delivery), delivery, agent, 'waiting', cause)
+end
+
+local function free(agent)
+  redis.call('ZREM', key('leases'), agent)
+  redis.call('HDEL', key('holders'), agent)
+end
+
+-- Ends waiting deliveries that have expired. One whose call may have reached the server is left for a worker
+-- to look at first.
+local function expire_overdue(limit)
+  local overdue = redis.call('ZRANGEBYSCORE', key('expiries'), '-inf', digits(NOW), 'LIMIT', 0, limit)
+  for _, delivery in ipairs(overdue) do
+    local known = redis.call('HMGET', key('delivery', delivery), 'state', 'agent', 'fate')
+    if known[1] == 'waiting' and known[3] ~= 'open' then
+      finish(delivery, known[2], 'waiting', 'expired', 'ttl', '')
+      refresh(known[2])
+    else
+      redis.call('ZREM', key('expiries'), delivery)
+    end
+  end
+  return #overdue
+end
+
+-- Moves what has become due from `later` to where it can be taken.
+local function promote_due(limit)
+  local due = redis.call('ZRANGEBYSCORE', key('later'), '-inf', digits(NOW), 'LIMIT', 0, limit)
+  for _, member in ipairs(due) do
+    redis.call('ZREM', key('later'), member)
+    local id = string.sub(member, 3)
+    if string.sub(member, 1, 2) == 'a:' then
+      refresh(id)
+    else
+      local known = redis.call('HMGET', key('delivery', id), 'agent', 'score', 'state')
+      if known[3] == 'waiting' then
+        redis.call('HDEL', key('delivery', id), 'due')
+        redis.call('HSET', key('delivery', id), 'cause', '')
+        redis.call('ZADD', key('mailbox', known[1]), known[2], id)
+        refresh(known[1])
+      end
+    end
+  end
+  return #due
+end
+
+-- Takes back what workers that fell silent were holding. Their calls may have reached the server, so the fate
+-- stays open and the next worker looks; what took down MAX_CRASHES workers is poison.
+local function reap_leases(limit)
+  local overdue = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', digits(NOW), 'LIMIT', 0, limit)
+  for _, agent in ipairs(overdue) do
+    local holder = redis.call('HGET', key('holders'), agent) or ''
+    local delivery = string.match(holder, '^%d+|([^|]*)|')
+    free(agent)
+    if delivery then
+      local crashes = redis.call('HINCRBY', key('delivery', delivery), 'crashes', 1)
+      if crashes >= MAX_CRASHES then
+        finish(delivery, agent, 'running', 'dead', 'poison', 'its worker fell silent ' .. crashes .. ' times')
+      else
+        put_back(delivery, agent, 'recovered', 0)
+      end
+    end
+    refresh(agent)
+  end
+  return #overdue
+end
+
+-- Puts a message on the stream with its record, unless its id is known. Returns `accepted`, `duplicate` or
+-- `conflict`, and when it was accepted.
+local function accept(message, digest, envelope, size)
+  local record = key('message', message)
+  local known = redis.call('HMGET', record, 'digest', 'accepted_at')
+  if known[1] then
+    return known[1] == digest and 'duplicate' or 'conflict', known[2]
+  end
+  local entry = redis.call('XADD', key('tasks'), '*', 'message', envelope)
+  local accepted_at = string.match(entry, '^(%d+)')
+  redis.call('HSET', record, 'digest', digest, 'accepted_at', accepted_at, 'entry', entry, 'state', 'accepted', 'size', size)
+  redis.call('ZADD', key('messages'), accepted_at, message)
+  count('accepted', 1)
+  count('bytes', size)
+  event(message, '', '', 'accepted', '')
+  return 'accepted', accepted_at
+end

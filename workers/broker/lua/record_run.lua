@@ -1,0 +1,10 @@
+-- Stores the run id the moment the server names it: the server has taken the turn.
+-- KEYS: the tenant's root
+-- ARGV: delivery_id agent token run_id
+-- RETURNS: 1, or 0 where the lease is lost
+local delivery_id, agent, token, run_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local holder = redis.call('HGET', key('holders'), agent) or ''
+if string.match(holder, '^(%d+)|') ~= token then return 0 end
+redis.call('HSET', key('delivery', delivery_id), 'run', run_id, 'delivered_at', digits(NOW))
+return 1

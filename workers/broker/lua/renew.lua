@@ -1,0 +1,15 @@
+-- Renews leases. One that is gone, or another's, is not taken back.
+-- KEYS: the tenant's root
+-- ARGV: lease_ms pairs...
+-- RETURNS: the agents of the pairs (agent, token) whose lease is lost
+local lease_ms, lost = tonumber(ARGV[1]), {}
+for i = 2, #ARGV, 2 do
+  local agent, token = ARGV[i], ARGV[i + 1]
+  local holder = redis.call('HGET', key('holders'), agent) or ''
+  if string.match(holder, '^(%d+)|') == token then
+    redis.call('ZADD', key('leases'), digits(NOW + lease_ms), agent)
+  else
+    lost[#lost + 1] = agent
+  end
+end
+return lost

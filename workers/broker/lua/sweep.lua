@@ -1,0 +1,42 @@
+-- Looks after one tenant: promotes what is due, takes back overdue leases, ends what has expired, purges what has
+-- ended long ago, and claims drains. Bounded: what is left shows in next_look_ms.
+-- KEYS: the tenant's root
+-- ARGV: seed overflow_ms
+-- RETURNS: {next_look_ms, {pool, job id, age_ms}..., pools to ring...}; the first kind are claims older than
+--   overflow_ms, for the caller to check against arq
+local seed, overflow_ms = ARGV[1], tonumber(ARGV[2])
+
+local function purge(limit)
+  local old = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', digits(NOW), 'LIMIT', 0, limit)
+  for _, message in ipairs(old) do
+    local deliveries = tonumber(redis.call('HGET', key('message', message), 'deliveries') or 0)
+    for number = 1, deliveries do
+      redis.call('DEL', key('delivery', message .. ':' .. number))
+    end
+    redis.call('DEL', key('message', message))
+    redis.call('ZREM', key('messages'), message)
+    redis.call('ZREM', key('ended'), message)
+  end
+  return #old
+end
+
+promote_due(PER_STEP)
+reap_leases(PER_STEP)
+expire_overdue(PER_STEP)
+purge(PER_STEP)
+
+local claims = {}
+local rung = redis.call('HGETALL', key('rung'))
+for i = 1, #rung, 2 do
+  local job, since = string.match(rung[i + 1], '^(.*)|(%d+)$')
+  local age = NOW - tonumber(since)
+  if age > overflow_ms then claims[#claims + 1] = {rung[i], job, digits(age)} end
+end
+-- Work whose own pool does not come for it may be taken by the pool that takes everything.
+if #claims > 0 then
+  for rank = 1, 4 do
+    if redis.call('ZCARD', key('ready', RANKS[rank])) > 0 then POOL_OF_RANK[rank] = OVERFLOW_POOL end
+  end
+end
+local pools = ring_up(seed)
+return {digits(next_look()), claims, unpack(pools)}

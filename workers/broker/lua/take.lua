@@ -1,0 +1,125 @@
+-- Takes a batch for one drain: promotes what is due, takes back what is overdue, looks at the pool's priorities
+-- in order (one that has waited past its bound comes first), skips agents under a lease, ends what has expired,
+-- charges the rate windows and gives leases. What cannot go now is put where its time will find it.
+-- KEYS: the tenant's root
+-- ARGV: owner pool limit lease_ms
+-- RETURNS: {now_ms, more, next_look_ms, {id, agent, token, attempt, epoch, fate_open, opened_at_ms, run_id,
+--   expires_at_ms, accepted_at_ms, envelope}...}; more is 1 where the pool could take more at once
+local owner, pool, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local order = RANKS_OF_POOL[pool]
+local tenant = redis.call('HMGET', key('tenant'), 'suspended', 'in_flight', 'per_minute', 'team_per_minute',
+  'agent_per_minute')
+local in_flight, per_minute = tonumber(tenant[2] or 0), tonumber(tenant[3] or 0)
+local team_per_minute, agent_per_minute = tonumber(tenant[4] or 0), tonumber(tenant[5] or 0)
+
+-- The ready agent to look at next, or nil.
+local function next_agent()
+  local best, overdue
+  for _, rank in ipairs(order) do
+    local first = redis.call('ZRANGE', key('ready', RANKS[rank + 1]), 0, 0, 'WITHSCORES')
+    if first[1] then
+      best = best or first[1]
+      local arrival = tonumber(first[2])
+      if rank > 0 and NOW_US - arrival > AGING_MS[rank + 1] * 1000 and (not overdue or arrival < overdue) then
+        best, overdue = first[1], arrival
+      end
+    end
+  end
+  return best
+end
+
+-- When the window opens for one more: 0 for now. Strict: no window of RATE_WINDOW_MS ever holds more than allowed.
+local function opens_at(scope, allowed)
+  local oldest = redis.call('LINDEX', key('rate', scope), allowed - 1)
+  local opens = oldest and tonumber(oldest) + RATE_WINDOW_MS + 1 or 0
+  return opens > NOW and opens or 0
+end
+
+local function charge(scope, allowed)
+  redis.call('LPUSH', key('rate', scope), digits(NOW))
+  redis.call('LTRIM', key('rate', scope), 0, allowed - 1)
+  redis.call('PEXPIRE', key('rate', scope), RATE_WINDOW_MS + 1000)
+end
+
+local function lease(agent, delivery, teams)
+  local record = key('delivery', delivery)
+  local known = redis.call('HMGET', record, 'attempt', 'epoch', 'fate', 'opened_at', 'run', 'history')
+  local token = redis.call('HINCRBY', key('counters'), 'fence', 1)
+  local attempt, epoch = tonumber(known[1] or 0) + 1, tonumber(known[2] or 1)
+  local opened_at = known[3] == 'open' and known[4] or digits(NOW)
+  redis.call('HSET', record, 'state', 'running', 'cause', '', 'token', token, 'attempt', attempt, 'epoch', epoch,
+    'fate', 'open', 'opened_at', opened_at, 'history', history_with(known[6], 'running', ''))
+  redis.call('HDEL', record, 'due')
+  redis.call('ZREM', key('mailbox', agent), delivery)
+  redis.call('ZADD', key('leases'), digits(NOW + lease_ms), agent)
+  redis.call('HSET', key('holders'), agent, token .. '|' .. delivery .. '|' .. owner)
+  count('waiting', -1)
+  count('running', 1)
+  event(message_of(delivery), delivery, agent, 'running', '')
+  charge('tenant', per_minute)
+  charge('agent:' .. agent, agent_per_minute)
+  for team in string.gmatch(teams, '[^,]+') do charge('team:' .. team, team_per_minute) end
+  refresh(agent)
+  local message = redis.call('HMGET', key('message', message_of(delivery)), 'envelope', 'accepted_at', 'expires_at')
+  return {delivery, agent, token, attempt, epoch, known[3] == 'open' and 1 or 0, opened_at, known[5] or '',
+    message[3] or '', message[2] or '0', message[1] or ''}
+end
+
+-- Takes the agent's next delivery, or puts the agent where its time will find it.
+local function try(agent)
+  local delivery, _, _, due = choose(agent)
+  if not delivery or due > NOW or held_until(agent) > 0 then
+    refresh(agent)
+    return nil
+  end
+  local known = redis.call('HMGET', key('delivery', delivery), 'fate', 'teams')
+  local expires_at = tonumber(redis.call('HGET', key('message', message_of(delivery)), 'expires_at') or '')
+  if expires_at and expires_at <= NOW and known[1] ~= 'open' then
+    finish(delivery, agent, 'waiting', 'expired', 'ttl', '')
+    refresh(agent)
+    return nil
+  end
+  local teams = known[2] or ''
+  local opens, cause = opens_at('agent:' .. agent, agent_per_minute), 'rate_agent'
+  for team in string.gmatch(teams, '[^,]+') do
+    local team_opens = opens_at('team:' .. team, team_per_minute)
+    if team_opens > opens then opens, cause = team_opens, 'rate_team' end
+  end
+  if opens > 0 then
+    hold(agent, opens, cause)
+    redis.call('HSET', key('delivery', delivery), 'cause', cause)
+    refresh(agent)
+    return nil
+  end
+  return lease(agent, delivery, teams)
+end
+
+promote_due(PER_STEP)
+reap_leases(PER_STEP)
+expire_overdue(PER_STEP)
+
+local taken, more = {}, 0
+local running = redis.call('ZCARD', key('leases'))
+if tenant[1] ~= '1' and held_until('*') == 0 then
+  local looked = 0
+  while running < in_flight and looked < limit + PER_STEP do
+    local agent = next_agent()
+    if not agent then break end
+    if #taken == limit then more = 1 break end
+    local opens = opens_at('tenant', per_minute)
+    if opens > 0 then
+      hold('*', opens, 'rate_tenant')
+      break
+    end
+    local one = try(agent)
+    if one then
+      taken[#taken + 1] = one
+      running = running + 1
+    end
+    looked = looked + 1
+    if looked == limit + PER_STEP and next_agent() then more = 1 end
+  end
+end
+-- In the same step as the look that found nothing more: whatever comes now rings again.
+if more == 0 then redis.call('HDEL', key('rung'), pool) end
+return {digits(NOW), more, digits(next_look()), unpack(taken)}

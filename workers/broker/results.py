@@ -1,0 +1,153 @@
+"""What goes into the scripts and what comes out, as plain frozen records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from schemas.delivery import Cause, State, Taken
+from schemas.ids import AgentId, DeliveryId, MessageId
+from workers.broker.rules import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The answer to a publish."""
+
+    status: str
+    """accepted, duplicate, conflict, unknown_tenant, suspended or overloaded."""
+    accepted_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One entry of the stream, validated and resolved."""
+
+    entry_id: str
+    message_id: MessageId
+    digest: str
+    envelope: str
+    size: int
+    rank: int
+    not_before_ms: int | None
+    expires_at_ms: int | None
+    recipients: tuple[tuple[AgentId, tuple[str, ...]], ...]
+    """Each agent with its teams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """The answer to a dispatch."""
+
+    status: str
+    """moved, duplicate, conflict, gone, full or lost."""
+    next_look_ms: int
+    pools: tuple[Pool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBatch:
+    """The answer to a take."""
+
+    now_ms: int
+    more: bool
+    next_look_ms: int
+    taken: tuple[Taken, ...]
+
+
+Hold = Literal["", "agent", "tenant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one delivery is settled. Times are relative: the script adds Redis' own."""
+
+    delivery_id: DeliveryId
+    agent: AgentId
+    token: int
+    state: State
+    """A final state, or WAITING: back to the mailbox."""
+    cause: Cause
+    detail: str = ""
+    due_in_ms: int = 0
+    hold: Hold = ""
+    """Whom else to keep from being taken for `hold_ms`: this agent, or the whole tenant."""
+    hold_ms: int = 0
+    refund: bool = False
+    """Whether this attempt costs nothing."""
+    fate_open: bool = False
+    """Whether the call may still reach, or have reached, the agent: the next attempt looks first."""
+    run_id: str = ""
+    reply: str = ""
+    stop_reason: str = ""
+    total_tokens: int = 0
+    forward_id: MessageId = ""
+    forward_digest: str = ""
+    forward_envelope: str = ""
+
+    def as_arguments(self) -> tuple[str | int, ...]:
+        """In the order of lua/settle.lua."""
+        return (
+            self.delivery_id,
+            self.agent,
+            self.token,
+            self.state,
+            self.cause,
+            self.detail,
+            self.due_in_ms,
+            self.hold,
+            self.hold_ms,
+            "1" if self.refund else "",
+            "open" if self.fate_open else "closed",
+            self.run_id,
+            self.reply,
+            self.stop_reason,
+            self.total_tokens,
+            self.forward_id,
+            self.forward_digest,
+            self.forward_envelope,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The answer to a settle: one result for each settlement, settled, already or lost."""
+
+    next_look_ms: int
+    results: tuple[str, ...]
+    pools: tuple[Pool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The answer to a cancel: each delivery with `cancelled` or the state that it is in."""
+
+    found: bool
+    results: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The answer to a sweep: old claims to check against arq, and pools to ring."""
+
+    next_look_ms: int
+    claims: tuple[tuple[Pool, str], ...]
+    pools: tuple[Pool, ...]
+
+
+def parse_taken(row: Sequence[Any]) -> Taken:
+    """One row of lua/take.lua."""
+    id_, agent, token, attempt, epoch, fate_open, opened_at, run_id, expires_at, accepted_at, envelope = row
+    return Taken(
+        id=id_.decode(),
+        message_id=id_.decode().rpartition(":")[0],
+        agent=agent.decode(),
+        token=int(token),
+        attempt=int(attempt),
+        epoch=int(epoch),
+        fate_open=bool(fate_open),
+        opened_at_ms=int(opened_at),
+        run_id=run_id.decode() or None,
+        expires_at_ms=int(expires_at) if expires_at else None,
+        accepted_at_ms=int(accepted_at),
+        envelope=envelope,
+    )

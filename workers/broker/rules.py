@@ -1,0 +1,58 @@
+"""The numbers every script must agree on, and which pool looks at which priority.
+
+One set for a whole deployment: two processes with different rules would disagree about the same mailbox.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+RATE_WINDOW_MS = 60_000
+CALL_WITHIN_MS = 1_000
+"""A charged delivery is called within this time or goes back. The windows in Redis are longer by as much, so
+that no window at the server holds more calls than allowed, at the cost of 1.6 % of the rate."""
+
+
+class Pool(StrEnum):
+    """A pool of workers: a flood of one kind cannot take the slots of another."""
+
+    EXPRESS = "express"
+    STANDARD = "standard"
+    BULK = "bulk"
+
+
+RANKS_OF_POOL: dict[Pool, tuple[int, ...]] = {
+    Pool.EXPRESS: (0, 1),
+    Pool.STANDARD: (0, 1, 2, 3),
+    Pool.BULK: (3, 2, 1, 0),
+}
+POOL_OF_RANK: tuple[Pool, ...] = (Pool.EXPRESS, Pool.EXPRESS, Pool.STANDARD, Pool.BULK)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may be chosen, by setting."""
+
+    aging_ms: tuple[int, int, int, int] = (0, 15_000, 60_000, 300_000)
+    """How long an urgent, high, normal, low delivery waits until it goes before more urgent ones."""
+    kept_ms: int = 7 * 24 * 3_600_000
+    """How long ended messages and events are kept. At least 24 h: they also tell repeated publishes."""
+    max_crashes: int = 3
+    """How many workers may fall silent over one delivery."""
+    per_step: int = 100
+    """How much due, overdue and expired work one script call moves."""
+    history_bytes: int = 2_000
+
+    def as_lua(self) -> Iterator[str]:
+        """The rules as Lua, for the head of every script."""
+        aging = ", ".join(str(ms) for ms in self.aging_ms)
+        yield f"local AGING_MS = {{{aging}}}"
+        yield f"local KEPT_MS, MAX_CRASHES = {self.kept_ms}, {self.max_crashes}"
+        yield f"local PER_STEP, HISTORY_BYTES = {self.per_step}, {self.history_bytes}"
+        yield f"local RATE_WINDOW_MS = {RATE_WINDOW_MS + CALL_WITHIN_MS}"
+        pools = ", ".join(f"'{pool}'" for pool in POOL_OF_RANK)
+        yield f"local POOL_OF_RANK, OVERFLOW_POOL = {{{pools}}}, '{Pool.STANDARD}'"
+        orders = ", ".join(
+            f"{pool} = {{{', '.join(str(rank) for rank in ranks)}}}" for pool, ranks in RANKS_OF_POOL.items()
+        )
+        yield f"local RANKS_OF_POOL = {{{orders}}}"

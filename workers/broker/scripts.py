@@ -1,0 +1,169 @@
+"""Every Lua script and its one typed coroutine of the same name. Nothing else changes the ledger.
+
+A script is lua/<name>.lua behind a common head: the table of names, the rules, the clock, lua/ledger.lua.
+Its header names KEYS, ARGV and RETURNS; a test holds header and signature together.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from redis.exceptions import NoScriptError, OutOfMemoryError
+
+from schemas.context import Context
+from schemas.delivery import Cause
+from schemas.ids import AgentId, DeliveryId, MessageId
+from workers.broker import keys
+from workers.broker.client import Client
+from workers.broker.results import (
+    Cancelled,
+    Dispatched,
+    Move,
+    Published,
+    Settled,
+    Settlement,
+    Swept,
+    TakenBatch,
+    parse_taken,
+)
+from workers.broker.rules import Pool, Rules
+
+LUA = files("workers.broker") / "lua"
+NAMES = (
+    "publish",
+    "hold_stream",
+    "release_stream",
+    "dispatch",
+    "refuse",
+    "take",
+    "record_run",
+    "renew",
+    "settle",
+    "ring",
+    "cancel",
+    "sweep",
+)
+
+
+class Scripts:
+    """The scripts on one connection. `clock_lua` is replaced by tests only: it defines `now_us()`."""
+
+    def __init__(self, client: Client, rules: Rules | None = None, *, clock_lua: str | None = None) -> None:
+        self.client = client
+        head = [*keys.lua_names(), *(rules or Rules()).as_lua(), clock_lua or _read("clock"), _read("ledger")]
+        self._sources = {name: "\n".join((*head, _read(name))) for name in NAMES}
+        self._shas = {
+            name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+            for name, source in self._sources.items()
+        }
+
+    async def publish(
+        self, context: Context, *, message_id: MessageId, digest: str, envelope: str, size: int
+    ) -> Published:
+        """Puts a message on the stream, once for each id."""
+        try:
+            status, accepted_at = await self._run(context, "publish", message_id, digest, envelope, size)
+        except OutOfMemoryError:
+            return Published("overloaded", 0)
+        return Published(_text(status), int(accepted_at or 0))
+
+    async def hold_stream(self, context: Context, *, owner: str, lease_ms: int) -> bool:
+        """Makes the caller the owner of the tenant's stream, or renews it; False where another is."""
+        return bool(await self._run(context, "hold_stream", owner, lease_ms))
+
+    async def release_stream(self, context: Context, *, owner: str) -> bool:
+        """Gives the tenant's stream up."""
+        return bool(await self._run(context, "release_stream", owner))
+
+    async def dispatch(self, context: Context, *, owner: str, move: Move, seed: str) -> Dispatched:
+        """Moves one entry into the mailboxes of its recipients."""
+        recipients = [part for agent, teams in move.recipients for part in (agent, ",".join(teams))]
+        answer = await self._run(
+            context,
+            "dispatch",
+            owner,
+            move.entry_id,
+            move.message_id,
+            move.digest,
+            move.envelope,
+            move.size,
+            move.rank,
+            _optional(move.not_before_ms),
+            _optional(move.expires_at_ms),
+            seed,
+            *recipients,
+        )
+        status, next_look, *pools = answer
+        return Dispatched(_text(status), int(next_look), _pools(pools))
+
+    async def refuse(
+        self, context: Context, *, owner: str, entry_id: str, message_id: MessageId, cause: Cause, detail: str
+    ) -> str:
+        """Moves an entry that cannot be a delivery to the dead letters. `refused`, `gone` or `lost`."""
+        return _text(await self._run(context, "refuse", owner, entry_id, message_id, cause, detail))
+
+    async def take(
+        self, context: Context, *, owner: str, pool: Pool, limit: int, lease_ms: int
+    ) -> TakenBatch:
+        """Takes up to `limit` deliveries under leases of `lease_ms`."""
+        now, more, next_look, *rows = await self._run(context, "take", owner, pool, limit, lease_ms)
+        return TakenBatch(int(now), bool(more), int(next_look), tuple(parse_taken(row) for row in rows))
+
+    async def record_run(
+        self, context: Context, *, delivery_id: DeliveryId, agent: AgentId, token: int, run_id: str
+    ) -> bool:
+        """Stores the run id the server named; False where the lease is lost."""
+        return bool(await self._run(context, "record_run", delivery_id, agent, token, run_id))
+
+    async def renew(
+        self, context: Context, *, lease_ms: int, pairs: Sequence[tuple[AgentId, int]]
+    ) -> frozenset[AgentId]:
+        """Renews leases, given as (agent, token); answers with the agents whose lease is lost."""
+        flat = [part for pair in pairs for part in pair]
+        return frozenset(_text(agent) for agent in await self._run(context, "renew", lease_ms, *flat))
+
+    async def settle(self, context: Context, *, seed: str, settlements: Sequence[Settlement]) -> Settled:
+        """Ends or returns a batch. An empty `seed` rings nobody: the caller takes again by itself."""
+        flat = [part for settlement in settlements for part in settlement.as_arguments()]
+        next_look, results, *pools = await self._run(context, "settle", seed, *flat)
+        return Settled(int(next_look), tuple(_text(result) for result in results), _pools(pools))
+
+    async def ring(self, context: Context, *, pool: Pool, seed: str) -> None:
+        """Claims a drain for one pool, whatever claim there was."""
+        await self._run(context, "ring", pool, seed)
+
+    async def cancel(self, context: Context, *, message_id: MessageId) -> Cancelled:
+        """Takes a message back where no turn of it has begun."""
+        status, *rows = await self._run(context, "cancel", message_id)
+        return Cancelled(_text(status) == "found", tuple((_text(id_), _text(result)) for id_, result in rows))
+
+    async def sweep(self, context: Context, *, seed: str, overflow_ms: int) -> Swept:
+        """Looks after one tenant; bounded."""
+        next_look, claims, *pools = await self._run(context, "sweep", seed, overflow_ms)
+        claimed = tuple((Pool(_text(pool)), _text(job)) for pool, job, _ in claims)
+        return Swept(int(next_look), claimed, _pools(pools))
+
+    async def _run(self, context: Context, name: str, *arguments: str | bytes | int) -> Any:
+        root = keys.of(context).root
+        try:
+            return await self.client.execute_command("EVALSHA", self._shas[name], 1, root, *arguments)
+        except NoScriptError:
+            # Redis restarted or its scripts were flushed (HAZARDS.md S16). EVAL stores it again.
+            return await self.client.execute_command("EVAL", self._sources[name], 1, root, *arguments)
+
+
+def _read(name: str) -> str:
+    return (LUA / f"{name}.lua").read_text()
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _optional(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _pools(names: Sequence[bytes | str]) -> tuple[Pool, ...]:
+    return tuple(Pool(_text(name)) for name in names)
