@@ -1,0 +1,56 @@
+"""What an agent, or the whole server, does wrong: switchable faults, each with how often it happens."""
+
+from dataclasses import dataclass, fields
+
+_ALWAYS = -1
+_FLAGS = frozenset({"hang", "drop", "reset_before", "reset_after", "orphan", "busy"})
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """Faults of one agent or of all. A count of -1 means every time, 0 means never, n means the next n times."""
+
+    latency_seconds: float = 0.0
+    slow_first_byte_seconds: float = 0.0
+    fail_status: int = 0
+    fail_times: int = _ALWAYS
+    fail_where: str = "letta"
+    fail_step: int = 1
+    retry_after_seconds: float | None = None
+    busy_times: int = 0
+    hang_times: int = 0
+    drop_times: int = 0
+    reset_before_times: int = 0
+    reset_after_times: int = 0
+    orphan_times: int = 0
+    orphan_step: int = 1
+    max_concurrent: int = 0
+
+    def happens(self, fault: str) -> bool:
+        """Whether the fault strikes this time; uses one up."""
+        left: int = getattr(self, f"{fault}_times")
+        if left > 0:
+            setattr(self, f"{fault}_times", left - 1)
+        return left != 0
+
+
+def parse_behaviour(body: dict[str, object]) -> Behaviour:
+    """Read the admin API's body; an unknown key is an error, so that a typing slip cannot pass as "no fault"."""
+    known = {item.name for item in fields(Behaviour)}
+    values: dict[str, object] = {}
+    for key, value in body.items():
+        if key in _FLAGS and isinstance(value, bool):
+            values[f"{key}_times"] = _ALWAYS if value else 0
+        elif key in known:
+            values[key] = value
+        else:
+            raise ValueError(f"unknown behaviour {key!r}; known: {', '.join(sorted(known | _FLAGS))}")
+    if values.get("fail_where", "letta") not in {"letta", "llm"}:
+        raise ValueError("fail_where is 'letta' or 'llm'")
+    behaviour = Behaviour()
+    for key, value in values.items():
+        wanted = getattr(behaviour, key)
+        if not isinstance(value, int | float | type(wanted)) or isinstance(value, bool):
+            raise ValueError(f"{key} has the wrong type")
+        setattr(behaviour, key, value)
+    return behaviour
