@@ -84,9 +84,7 @@ class Trace(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    traceparent: Annotated[
-        str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
-    ]
+    traceparent: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
     tracestate: Annotated[str, StringConstraints(max_length=512)] | None = None
 
 
@@ -115,20 +113,14 @@ class Envelope(BaseModel):
     )
     not_before: AwareDatetime | None = Field(default=None, description="No turn starts before this time.")
     reply_to: Recipient | None = Field(default=None, description="The reply is sent on to this agent, too.")
-    conversation: Token | None = Field(
-        default=None, description="A conversation of the agent; left out, its main one."
-    )
+    conversation: Token | None = Field(default=None, description="A conversation of the agent; left out, its main one.")
     correlation_id: Label | None = None
-    causation_id: Label | None = Field(
-        default=None, description="The message this one answers or follows from."
-    )
+    causation_id: Label | None = Field(default=None, description="The message this one answers or follows from.")
     hops: int = Field(
         default=0, ge=0, le=1000, description=f"How far from the root of its chain; refused at {HOP_LIMIT}."
     )
     on_unknown: OnUnknown = OnUnknown.REDELIVER
-    metadata: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Kept with the message, not sent."
-    )
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Kept with the message, not sent.")
     trace: Trace | None = None
 
     @field_validator("content")

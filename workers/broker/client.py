@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from dataclasses import dataclass
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
@@ -20,7 +21,7 @@ FLOOR = (6, 2, 0)
 REDIS_AWAY: tuple[type[BaseException], ...] = (RedisError, OSError, asyncio.TimeoutError)
 """What a call may raise when Redis is gone, slow, full or restarting: wait, connect again, go on."""
 
-Client = Redis
+Client: TypeAlias = Redis
 
 
 def connection_pool(url: str, *, max_connections: int = 64) -> BlockingConnectionPool:

@@ -53,6 +53,7 @@ TENANT_NAMES: dict[str, Name] = {
 
 GLOBAL_NAMES: dict[str, Name] = {
     "tenants": Name("tenants", "set", "directory.tenants", "for ever", "registered tenants"),
+    "dispatchers": Name("dispatchers", "zset", "dispatch.ownership", "while they live", "dispatchers by the time they are presumed dead"),
     "control": Name("control", "stream", "directory.tenants", "capped at 1,000", "registrations and changes, to wake dispatchers"),
     "agenda": Name("agenda", "zset", "mailbox.ring", "while somebody waits", "tenants by the time somebody should look; a hint, never the truth"),
     "process": Name("process:", "string", "service", "15 s", "a process's heartbeat"),
@@ -145,6 +146,11 @@ def control() -> str:
     return PREFIX + GLOBAL_NAMES["control"].suffix
 
 
+def dispatchers() -> str:
+    """The sorted set of live dispatchers."""
+    return PREFIX + GLOBAL_NAMES["dispatchers"].suffix
+
+
 def agenda() -> str:
     """The sorted set of tenants by the time somebody should look at them."""
     return PREFIX + GLOBAL_NAMES["agenda"].suffix
@@ -156,7 +162,7 @@ def process(process_id: str = "") -> str:
 
 
 def queue(pool: str) -> str:
-    """arq's queue of a pool."""
+    """Arq's queue of a pool."""
     return PREFIX + GLOBAL_NAMES["queue"].suffix + pool
 
 
@@ -178,11 +184,7 @@ def describe(key: str) -> Name | None:
 
 
 def _matches(name: Name, rest: str) -> bool:
-    return (
-        rest.startswith(name.suffix) and rest != name.suffix
-        if name.suffix.endswith(":")
-        else rest == name.suffix
-    )
+    return rest.startswith(name.suffix) and rest != name.suffix if name.suffix.endswith(":") else rest == name.suffix
 
 
 def lua_names() -> Iterator[str]:

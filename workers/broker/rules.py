@@ -13,6 +13,10 @@ CALL_WITHIN_MS = 1_000
 that no window at the server holds more calls than allowed, at the cost of 1.6 % of the rate."""
 
 
+FULL_PAUSE_MS = 1_000
+"""How long a tenant's stream rests when its bytes are used up."""
+
+
 class Pool(StrEnum):
     """A pool of workers: a flood of one kind cannot take the slots of another."""
 
@@ -49,6 +53,7 @@ class Rules:
         yield f"local AGING_MS = {{{aging}}}"
         yield f"local KEPT_MS, MAX_CRASHES = {self.kept_ms}, {self.max_crashes}"
         yield f"local PER_STEP, HISTORY_BYTES = {self.per_step}, {self.history_bytes}"
+        yield f"local FULL_PAUSE_MS = {FULL_PAUSE_MS}"
         yield f"local RATE_WINDOW_MS = {RATE_WINDOW_MS + CALL_WITHIN_MS}"
         pools = ", ".join(f"'{pool}'" for pool in POOL_OF_RANK)
         yield f"local POOL_OF_RANK, OVERFLOW_POOL = {{{pools}}}, '{Pool.STANDARD}'"

@@ -78,24 +78,13 @@ class Scripts:
 
     async def dispatch(self, context: Context, *, owner: str, move: Move, seed: str) -> Dispatched:
         """Moves one entry into the mailboxes of its recipients."""
-        recipients = [part for agent, teams in move.recipients for part in (agent, ",".join(teams))]
-        answer = await self._run(
-            context,
-            "dispatch",
-            owner,
-            move.entry_id,
-            move.message_id,
-            move.digest,
-            move.envelope,
-            move.size,
-            move.rank,
-            _optional(move.not_before_ms),
-            _optional(move.expires_at_ms),
-            seed,
-            *recipients,
-        )
-        status, next_look, *pools = answer
-        return Dispatched(_text(status), int(next_look), _pools(pools))
+        return (await self.dispatch_all(context, owner=owner, moves=[move], seed=seed))[0]
+
+    async def dispatch_all(self, context: Context, *, owner: str, moves: Sequence[Move], seed: str) -> list[Dispatched]:
+        """The same for several entries, in their order, in one round trip."""
+        calls = [_dispatch_arguments(owner, move, seed) for move in moves]
+        answers = await self._run_all(context, "dispatch", calls)
+        return [Dispatched(_text(status), int(look), _pools(pools)) for status, look, *pools in answers]
 
     async def refuse(
         self, context: Context, *, owner: str, entry_id: str, message_id: MessageId, cause: Cause, detail: str
@@ -103,9 +92,7 @@ class Scripts:
         """Moves an entry that cannot be a delivery to the dead letters. `refused`, `gone` or `lost`."""
         return _text(await self._run(context, "refuse", owner, entry_id, message_id, cause, detail))
 
-    async def take(
-        self, context: Context, *, owner: str, pool: Pool, limit: int, lease_ms: int
-    ) -> TakenBatch:
+    async def take(self, context: Context, *, owner: str, pool: Pool, limit: int, lease_ms: int) -> TakenBatch:
         """Takes up to `limit` deliveries under leases of `lease_ms`."""
         now, more, next_look, *rows = await self._run(context, "take", owner, pool, limit, lease_ms)
         return TakenBatch(int(now), bool(more), int(next_look), tuple(parse_taken(row) for row in rows))
@@ -144,6 +131,20 @@ class Scripts:
         claimed = tuple((Pool(_text(pool)), _text(job)) for pool, job, _ in claims)
         return Swept(int(next_look), claimed, _pools(pools))
 
+    async def _run_all(self, context: Context, name: str, calls: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        root = keys.of(context).root
+        async with self.client.pipeline(transaction=False) as pipe:
+            for arguments in calls:
+                pipe.execute_command("EVALSHA", self._shas[name], 1, root, *arguments)
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+        for number, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                # In order: the scripts are gone for all that follow, too.
+                answers[number] = await self._run(context, name, *calls[number])
+            elif isinstance(answer, Exception):
+                raise answer
+        return answers
+
     async def _run(self, context: Context, name: str, *arguments: str | bytes | int) -> Any:
         root = keys.of(context).root
         try:
@@ -151,6 +152,22 @@ class Scripts:
         except NoScriptError:
             # Redis restarted or its scripts were flushed (HAZARDS.md S16). EVAL stores it again.
             return await self.client.execute_command("EVAL", self._sources[name], 1, root, *arguments)
+
+
+def _dispatch_arguments(owner: str, move: Move, seed: str) -> tuple[str | int, ...]:
+    return (
+        owner,
+        move.entry_id,
+        move.message_id,
+        move.digest,
+        move.envelope,
+        move.size,
+        move.rank,
+        _optional(move.not_before_ms),
+        _optional(move.expires_at_ms),
+        seed,
+        *(part for agent, teams in move.recipients for part in (agent, ",".join(teams))),
+    )
 
 
 def _read(name: str) -> str:

@@ -8,9 +8,11 @@ local size, rank, not_before, expires_at, seed = tonumber(ARGV[6]), tonumber(ARG
 
 if redis.call('GET', key('dispatcher')) ~= owner then return {'lost', 0} end
 if #redis.call('XRANGE', key('tasks'), entry_id, entry_id) == 0 then return {'gone', 0} end
+-- Once one did not fit, smaller ones behind it must not overtake it.
+if held_until('>') > 0 then return {'full', 0} end
 
 local record = key('message', message_id)
-local known = redis.call('HMGET', record, 'digest', 'entry', 'state')
+local known = redis.call('HMGET', record, 'digest', 'entry', 'state', 'size')
 if known[1] and (known[2] ~= entry_id or known[3] ~= 'accepted') then
   if known[1] ~= digest then return {'conflict', 0} end
   redis.call('XDEL', key('tasks'), entry_id)
@@ -20,10 +22,15 @@ end
 local accepted_at = string.match(entry_id, '^(%d+)')
 if known[1] then
   count('accepted', -1)
+  -- What was counted at the publish may differ from what the dispatcher counts.
+  count('bytes', size - tonumber(known[4] or 0))
 else
   local bytes = tonumber(redis.call('HGET', key('counters'), 'bytes') or 0)
   local room = tonumber(redis.call('HGET', key('tenant'), 'max_bytes') or 0)
-  if bytes > 0 and bytes + size > room then return {'full', 0} end
+  if bytes > 0 and bytes + size > room then
+    hold('>', NOW + FULL_PAUSE_MS, 'full')
+    return {'full', 0}
+  end
   count('bytes', size)
   redis.call('ZADD', key('messages'), accepted_at, message_id)
   event(message_id, '', '', 'accepted', '')

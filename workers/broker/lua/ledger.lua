@@ -41,11 +41,6 @@ local function message_of(delivery)
   return string.match(delivery, '^(.*):%d+$')
 end
 
--- A hold keeps an agent (or, as `*`, the whole tenant) from being taken until a time.
-local function hold(who, until_ms, cause)
-  redis.call('HSET', key('holds'), who, digits(until_ms) .. '|' .. cause)
-end
-
 local function held_until(who)
   local held = redis.call('HGET', key('holds'), who)
   if not held then return 0, '' end
@@ -56,6 +51,13 @@ local function held_until(who)
     return 0, ''
   end
   return until_ms, cause
+end
+
+-- A hold keeps an agent (or, as `*`, the whole tenant) from being taken until a time. A longer one stands.
+local function hold(who, until_ms, cause)
+  if until_ms > held_until(who) then
+    redis.call('HSET', key('holds'), who, digits(until_ms) .. '|' .. cause)
+  end
 end
 
 local function due_of(delivery)
@@ -115,13 +117,17 @@ local function refresh(agent)
   end
 end
 
+-- Whether the tenant as a whole may run one more turn, rates aside.
+local function has_room()
+  local tenant = redis.call('HMGET', key('tenant'), 'suspended', 'in_flight')
+  return tenant[1] ~= '1' and held_until('*') == 0
+    and redis.call('ZCARD', key('leases')) < tonumber(tenant[2] or 0)
+end
+
 -- Claims a drain for every pool that has something to do and none on its way. `seed` names the arq job.
 -- No seed: the caller is about to take again by itself.
 local function ring_up(seed)
-  if seed == '' then return rings end
-  local tenant = redis.call('HMGET', key('tenant'), 'suspended', 'in_flight')
-  if tenant[1] == '1' or held_until('*') > 0 then return rings end
-  if redis.call('ZCARD', key('leases')) >= tonumber(tenant[2] or 0) then return rings end
+  if seed == '' or not has_room() then return rings end
   for rank = 1, 4 do
     if redis.call('ZCARD', key('ready', RANKS[rank])) > 0 then
       local pool = POOL_OF_RANK[rank]
@@ -145,6 +151,19 @@ local function next_look()
   end
   consider((held_until('*')))
   return soonest
+end
+
+-- The same where the script made something ready and cannot ring: now, if nobody is on the way for it.
+local function next_look_or_now()
+  local room = has_room()
+  for rank = 1, 4 do
+    if room and redis.call('ZCARD', key('ready', RANKS[rank])) > 0
+        and redis.call('HEXISTS', key('rung'), POOL_OF_RANK[rank]) == 0 then
+      local soonest = next_look()
+      return soonest > 0 and math.min(soonest, NOW) or NOW
+    end
+  end
+  return next_look()
 end
 
 -- The message is over when its last delivery is. What has a dead letter is kept; the rest is purged in time.

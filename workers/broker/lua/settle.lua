@@ -36,7 +36,8 @@ local function settle(i)
     count('running', 1)
   end
   redis.call('HSET', record, 'settled', token, 'detail', detail)
-  if fate == 'closed' then
+  -- The epoch of a turn that was delivered is over, too, but its run and its time are the receipt's.
+  if fate == 'closed' and state ~= 'delivered' then
     redis.call('HSET', record, 'epoch', tonumber(known[4] or 1) + 1)
     redis.call('HDEL', record, 'fate', 'run', 'delivered_at')
   end

@@ -4,7 +4,8 @@
 -- KEYS: the tenant's root
 -- ARGV: owner pool limit lease_ms
 -- RETURNS: {now_ms, more, next_look_ms, {id, agent, token, attempt, epoch, fate_open, opened_at_ms, run_id,
---   expires_at_ms, accepted_at_ms, envelope}...}; more is 1 where the pool could take more at once
+--   expires_at_ms, accepted_at_ms, envelope}...}; more is 1 where the pool could take more at once; next_look_ms
+--   is not after now_ms where another pool could, and was not rung
 local owner, pool, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local order = RANKS_OF_POOL[pool]
 local tenant = redis.call('HMGET', key('tenant'), 'suspended', 'in_flight', 'per_minute', 'team_per_minute',
@@ -122,4 +123,4 @@ if tenant[1] ~= '1' and held_until('*') == 0 then
 end
 -- In the same step as the look that found nothing more: whatever comes now rings again.
 if more == 0 then redis.call('HDEL', key('rung'), pool) end
-return {digits(NOW), more, digits(next_look()), unpack(taken)}
+return {digits(NOW), more, digits(next_look_or_now()), unpack(taken)}

@@ -96,6 +96,9 @@ class LettaPort(Protocol):
 
         `opened_at_ms` is when the call may have begun, in epoch milliseconds. Waits for a turn that still
         runs, at most `call.deadline_seconds`.
+
+        Raises:
+            LettaUnavailableError: the server could not be asked; the fate stays open.
         """
 
     def agents(self, context: Context) -> AsyncIterator[Agent]:

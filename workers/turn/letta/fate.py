@@ -127,9 +127,7 @@ class Search:
             if run.status not in _ACTIVE:
                 return await self._end_of(run, sure=sure)
             if await self._is_orphaned(run, answer.headers.get("date")):
-                return CannotTell(
-                    f"{run_id} has shown nothing for {self._orphaned_after}: left behind by its server?"
-                )
+                return CannotTell(f"{run_id} has shown nothing for {self._orphaned_after}: left behind by its server?")
             if not await self._rest():
                 return StillRunning(run_id)
 
@@ -202,9 +200,7 @@ class Search:
         after: list[Any] = []
         before: str | letta_client.Omit = letta_client.omit
         for _ in range(_PAGES):
-            page = await self._client.agents.messages.list(
-                self._call.agent, order="desc", limit=_PAGE, before=before
-            )
+            page = await self._client.agents.messages.list(self._call.agent, order="desc", limit=_PAGE, before=before)
             if not page.items:
                 break
             items = sorted(page.items, key=_date_of)
@@ -253,9 +249,7 @@ class Search:
         return all(_date_of(message) < line for message in await self._messages_of(run.id))
 
     async def _messages_of(self, run_id: str) -> list[Any]:
-        return [
-            message async for message in self._client.runs.messages.list(run_id, order="asc", limit=_PAGE)
-        ]
+        return [message async for message in self._client.runs.messages.list(run_id, order="asc", limit=_PAGE)]
 
     async def _usage_of(self, run_id: str) -> Usage:
         """What the run cost, as far as the server says: not worth failing for."""

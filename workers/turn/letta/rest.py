@@ -156,9 +156,7 @@ class RestLetta:
             timeout=turn_timeout(),
         )
 
-    async def _follow(
-        self, stream: AsyncStream[Any], call: Call, run_named: RunNamed, reading: Reading
-    ) -> Outcome:
+    async def _follow(self, stream: AsyncStream[Any], call: Call, run_named: RunNamed, reading: Reading) -> Outcome:
         """Reads a stream to its end. What `run_named` raises is the caller's and goes through."""
         try:
             async for event in events_of(stream):
@@ -192,10 +190,7 @@ class RestLetta:
 
 def _has_no_redis(error: Exception) -> bool:
     """LETTA.md section 5, background stream without Redis. Told while opening, before anything began."""
-    if (
-        not isinstance(error, letta_client.APIStatusError)
-        or error.status_code != HTTPStatus.SERVICE_UNAVAILABLE
-    ):
+    if not isinstance(error, letta_client.APIStatusError) or error.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
         return False
     detail = answer_of(error).detail
     return isinstance(detail, str) and "requires Redis" in detail

@@ -79,15 +79,11 @@ def _checked_host(base_url: str, *, allow_insecure: bool) -> str:
         parts = urlsplit(base_url)
         host, user, _ = parts.hostname, parts.username, parts.port
     except ValueError as error:
-        raise ConfigurationError(
-            "LETTA_BASE_URL: expected an http(s) URL, got one that has no meaning"
-        ) from error
+        raise ConfigurationError("LETTA_BASE_URL: expected an http(s) URL, got one that has no meaning") from error
     if parts.scheme not in {"http", "https"} or not host:
         raise ConfigurationError(f"LETTA_BASE_URL: expected http(s)://host, got scheme {parts.scheme!r}")
     if user is not None or parts.query or parts.fragment:
-        raise ConfigurationError(
-            "LETTA_BASE_URL: expected no user, query or fragment; the key goes in LETTA_API_KEY"
-        )
+        raise ConfigurationError("LETTA_BASE_URL: expected no user, query or fragment; the key goes in LETTA_API_KEY")
     if parts.scheme == "http" and not allow_insecure and not _is_loopback(host):
         raise ConfigurationError(
             f"LETTA_BASE_URL: expected https for {host}, got http: the key and every message could be read "

@@ -1,0 +1,71 @@
+"""Publishing: validate at the door, then one script puts the message on the stream, once for each id."""
+
+from dataclasses import dataclass
+
+from schemas.context import Context
+from schemas.delivery import State
+from schemas.envelope import Envelope
+from schemas.ids import MessageId
+from schemas.receipt import Receipt
+from workers.broker.client import REDIS_AWAY
+from workers.broker.scripts import Scripts
+from workers.bus.admission import Admission
+from workers.errors import ConflictError, NotAcceptedError, NotFoundError, OverloadedError, SuspendedError
+from workers.ids import new_message_id
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """The producer's side of the stream."""
+
+    scripts: Scripts
+    admission: Admission
+
+    async def publish(self, context: Context, envelope: Envelope) -> Receipt:
+        """Accepts one envelope. Publishing it again under the same id adds nothing.
+
+        Raises:
+            ConflictError: the same id with another body.
+            NotFoundError: the tenant is not registered.
+            SuspendedError: the tenant is suspended.
+            OverloadedError: the tenant's bytes, or Redis' memory, are used up; try later.
+            NotAcceptedError: Redis did not confirm; publish again under the same id.
+        """
+        message_id = envelope.id or new_message_id()
+        known = envelope.model_copy(update={"id": message_id, "tenant": None})
+        try:
+            await self.admission.check(context)
+            answer = await self.scripts.publish(
+                context,
+                message_id=message_id,
+                digest=known.digest(),
+                envelope=known.to_wire(),
+                size=len(known.content.encode()),
+            )
+        except REDIS_AWAY as error:
+            raise NotAcceptedError(
+                f"Redis did not confirm message {message_id} ({type(error).__name__}): "
+                "publish it again under the same id"
+            ) from error
+        _raise_for(answer.status, context, message_id)
+        return Receipt(
+            message_id=message_id,
+            state=State.ACCEPTED,
+            accepted_at_ms=answer.accepted_at_ms,
+            expires_at_ms=envelope.expires_at_ms(answer.accepted_at_ms),
+            duplicate=answer.status == "duplicate",
+        )
+
+
+def _raise_for(status: str, context: Context, message_id: MessageId) -> None:
+    match status:
+        case "accepted" | "duplicate":
+            return
+        case "conflict":
+            raise ConflictError("was published before with another body", where=f"id {message_id!r}")
+        case "unknown_tenant":
+            raise NotFoundError(f"there is no tenant {context.tenant!r}")
+        case "suspended":
+            raise SuspendedError("is suspended", where=f"tenant {context.tenant!r}")
+        case _:
+            raise OverloadedError("has no room now; try again later", where=f"tenant {context.tenant!r}")

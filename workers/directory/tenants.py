@@ -1,0 +1,87 @@
+"""The register of tenants. The stream of an unregistered tenant is never read."""
+
+from dataclasses import dataclass
+
+from schemas.context import Operator
+from schemas.ids import TenantId, is_tenant_id
+from schemas.tenant import Limits, Tenant
+from workers.broker import keys
+from workers.broker.client import Client
+from workers.errors import NotFoundError, RefusedError
+
+CONTROL_LENGTH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """For operators: every call names the principal who acts."""
+
+    client: Client
+
+    async def create(self, operator: Operator, tenant: TenantId, limits: Limits, *, now_ms: int) -> Tenant:
+        """Registers a tenant.
+
+        Raises:
+            RefusedError: the id is odd, or taken.
+        """
+        if not is_tenant_id(tenant):
+            raise RefusedError("expected lower-case letters, digits and dashes, 1 to 40", where=f"tenant {tenant!r}")
+        names = keys.of(operator.for_tenant(tenant))
+        if not await self.client.hsetnx(names.tenant, "created_at_ms", now_ms):
+            raise RefusedError("is registered already", where=f"tenant {tenant!r}")
+        await self.client.hset(names.tenant, mapping={**limits.model_dump(), "suspended": 0})
+        await self.client.sadd(keys.tenants(), tenant)
+        await self._tell(tenant)
+        return Tenant(id=tenant, limits=limits, created_at_ms=now_ms)
+
+    async def all_ids(self, operator: Operator) -> list[TenantId]:  # noqa: ARG002  # nobody lists without saying who
+        """Every registered tenant, sorted."""
+        return sorted(member.decode() for member in await self.client.smembers(keys.tenants()))
+
+    async def show(self, operator: Operator, tenant: TenantId) -> Tenant:
+        """One tenant.
+
+        Raises:
+            NotFoundError: it is not registered.
+        """
+        if not is_tenant_id(tenant):
+            raise NotFoundError(f"there is no tenant {tenant!r}")
+        found: dict[bytes, bytes] = await self.client.hgetall(keys.of(operator.for_tenant(tenant)).tenant)
+        if not found:
+            raise NotFoundError(f"there is no tenant {tenant!r}: `postroom tenant create {tenant}` registers it")
+        fields = {name.decode(): int(value) for name, value in found.items()}
+        return Tenant(
+            id=tenant,
+            limits=Limits.model_validate(fields),
+            suspended=bool(fields.get("suspended")),
+            created_at_ms=fields.get("created_at_ms", 0),
+        )
+
+    async def change_limits(self, operator: Operator, tenant: TenantId, limits: Limits) -> Tenant:
+        """Sets the limits; they hold from the next take on.
+
+        Raises:
+            NotFoundError: it is not registered.
+        """
+        await self.show(operator, tenant)
+        names = keys.of(operator.for_tenant(tenant))
+        await self.client.hset(names.tenant, mapping=limits.model_dump())
+        await self.client.hdel(names.holds, "*")
+        await self._tell(tenant)
+        return await self.show(operator, tenant)
+
+    async def suspend(self, operator: Operator, tenant: TenantId, *, suspended: bool) -> Tenant:
+        """Stops or resumes all delivery of a tenant. Nothing is lost; what expires meanwhile expires.
+
+        Raises:
+            NotFoundError: it is not registered.
+        """
+        await self.show(operator, tenant)
+        await self.client.hset(keys.of(operator.for_tenant(tenant)).tenant, "suspended", int(suspended))
+        await self._tell(tenant)
+        return await self.show(operator, tenant)
+
+    async def _tell(self, tenant: TenantId) -> None:
+        await self.client.xadd(keys.control(), {"tenant": tenant}, maxlen=CONTROL_LENGTH, approximate=True)
+        # The sweeper looks at once, and rings where a changed limit lets something go.
+        await self.client.zadd(keys.agenda(), {tenant: 0})

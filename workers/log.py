@@ -1,0 +1,100 @@
+"""Logs for people and machines: ids and outcomes, an opaque tenant id, never content or secrets.
+
+An allow-list decides which fields may appear; everything else is withheld by name.
+"""
+
+import hashlib
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from schemas.context import Context
+from workers.settings import Settings
+
+ALLOWED = frozenset(
+    {
+        *("event", "level", "timestamp", "logger", "exception", "stack"),
+        *("tenant", "trace_id", "role", "process", "service", "pool", "version", "pid"),
+        *("message", "delivery", "agent", "run", "entry", "job", "token", "attempt", "epoch"),
+        *("state", "cause", "status", "outcome", "result", "error", "error_type", "redis", "letta"),
+        *("count", "size", "seconds", "ms", "in_flight", "limit", "tenants", "pools", "address", "signal"),
+    }
+)
+_QUIET = ("arq", "httpx", "httpcore", "aiohttp", "uvicorn", "uvicorn.access", "uvicorn.error", "asyncio")
+
+
+class Opaque:
+    """Tenant ids as they may appear in logs and traces: a keyed hash, the same wherever the key is."""
+
+    def __init__(self, key: str) -> None:
+        self._key = hashlib.blake2b(key.encode(), digest_size=32).digest()
+
+    def __call__(self, tenant: str) -> str:
+        return "t-" + hashlib.blake2b(tenant.encode(), key=self._key, digest_size=6).hexdigest()
+
+
+def configure(settings: Settings, stream: TextIO | None = None) -> None:
+    """Sets up structlog and routes the libraries' loggers through it, at warning and above."""
+    level = getattr(logging, settings.log_level.upper())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        withhold_unknown,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=stream or sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_drop_record, renderer])
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in _QUIET:
+        # arq logs arguments and results at info (HAZARDS.md A23); the others log URLs.
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def withhold_unknown(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Keeps the fields of the allow-list; the rest is named and withheld."""
+    unknown = [name for name in event if name not in ALLOWED and not name.startswith("_")]
+    for name in unknown:
+        event[name] = "<withheld>"
+    return event
+
+
+def _drop_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return structlog.stdlib.ProcessorFormatter.remove_processors_meta(_logger, _method, event)
+
+
+class Log:
+    """A process's logger. Every line about a tenant is written through `of(context)`."""
+
+    def __init__(self, settings: Settings, **bound: str) -> None:
+        self.opaque = Opaque(settings.log_key.get_secret_value())
+        self._logger: FilteringBoundLogger = structlog.get_logger().bind(**bound)
+
+    @property
+    def process(self) -> FilteringBoundLogger:
+        """For lines about this process, not about a tenant."""
+        return self._logger
+
+    def of(self, context: Context) -> FilteringBoundLogger:
+        """For lines about a tenant."""
+        bound = self._logger.bind(tenant=self.opaque(context.tenant))
+        if context.trace is not None:
+            bound = bound.bind(trace_id=context.trace.traceparent[3:35])
+        return bound

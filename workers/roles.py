@@ -1,0 +1,167 @@
+"""The composition root: what each kind of process is made of. The one place where parts are wired together.
+
+A role is a list of services that start in order and stop in reverse. `postroom up` runs several in one process;
+the Procfile runs one each.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from arq.connections import ArqRedis
+
+from workers.broker.arq import connect_arq
+from workers.broker.client import REDIS_AWAY, close, require_durable
+from workers.broker.rules import Pool
+from workers.directory.agents import Directory
+from workers.dispatch.loop import Dispatcher
+from workers.dispatch.ownership import Ownership
+from workers.heartbeat import Heartbeat
+from workers.mailbox.leases import Keeper
+from workers.mailbox.ring import Bells
+from workers.mailbox.settle import Settler
+from workers.mailbox.sweep import Sweeper
+from workers.pool import PoolService
+from workers.resources import Resources, build
+from workers.service import Service
+from workers.settings import Settings
+from workers.turn.drain import Hands
+from workers.turn.inflight import AdaptiveLimit
+from workers.turn.letta.contract import LettaPort
+from workers.turn.letta.rest import RestLetta
+from workers.turn.letta.transport import connect
+from workers.turn.run import TurnRunner
+from workers.turn.slots import ServerSlots, Slots
+from workers.watchdog import Watchdog
+
+REDIS_PAUSE_SECONDS = 1.0
+STOP_MARGIN_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Process:
+    """One process: its services, and what to close at the end."""
+
+    resources: Resources
+    layers: Sequence[Sequence[Service]]
+    """They start layer by layer, and stop in reverse, the services of a layer at once."""
+    grace_seconds: float
+    closers: Sequence[Callable[[], Awaitable[None]]] = ()
+    watchdog: Watchdog = field(default_factory=Watchdog)
+
+    async def start(self) -> None:
+        """Waits for Redis, refuses one that loses messages, then starts every service.
+
+        Raises:
+            UnsafeRedisError: Redis would lose messages.
+            ConfigurationError: Redis is too old.
+        """
+        await wait_for_redis(self.resources)
+        self.watchdog.start()
+        for layer in self.layers:
+            for service in layer:
+                await service.start()
+
+    async def stop(self) -> None:
+        """Stops every service within the grace, running turns first, then closes what was opened."""
+        for layer in reversed(self.layers):
+            await asyncio.gather(*(service.stop(self.grace_seconds) for service in layer))
+        self.watchdog.stop()
+        for closer in self.closers:
+            await closer()
+        await self.resources.close()
+
+
+async def wait_for_redis(resources: Resources) -> None:
+    """Waits until Redis answers, then checks how it keeps what it is given.
+
+    Raises:
+        UnsafeRedisError: it would lose messages.
+        ConfigurationError: it is too old.
+    """
+    while True:
+        try:
+            await require_durable(resources.client, accept_loss=resources.settings.accept_loss)
+        except REDIS_AWAY as error:
+            resources.log.process.warning("waiting for redis", error_type=type(error).__name__)
+            await resources.clock.sleep(REDIS_PAUSE_SECONDS)
+        else:
+            return
+
+
+def dispatcher(settings: Settings) -> Process:
+    """Streams to mailboxes, and the sweeper.
+
+    Raises:
+        ConfigurationError: an address is missing.
+    """
+    resources = build(settings, "dispatcher")
+    letta = _letta(settings, resources)
+    arq = _arq(settings)
+    bells = Bells(arq, resources.scripts, resources.log)
+    ownership = Ownership(resources)
+    directory = Directory(resources.client, letta, resources.clock)
+    sweeper = Sweeper(resources, bells)
+    loop = Dispatcher(resources, ownership, directory, bells)
+    heartbeat = Heartbeat(resources, [ownership, sweeper, loop], lambda: 0)
+    closers = (letta.close, lambda: close(arq))
+    return Process(resources, [[heartbeat], [ownership], [sweeper, loop]], STOP_MARGIN_SECONDS, closers)
+
+
+def pools(settings: Settings, names: Sequence[Pool]) -> Process:
+    """Mailboxes to agents.
+
+    Raises:
+        ConfigurationError: an address is missing.
+    """
+    resources = build(settings, "-".join(names))
+    letta = _letta(settings, resources)
+    arq = _arq(settings)
+    bells = Bells(arq, resources.scripts, resources.log)
+    keeper = Keeper(resources)
+    limit = AdaptiveLimit(resources.clock, highest=settings.letta_max_in_flight)
+    server = ServerSlots(limit)
+    directory = Directory(resources.client, letta, resources.clock)
+    hands = Hands(
+        resources=resources,
+        runner=TurnRunner(resources, letta, directory, keeper, limit),
+        keeper=keeper,
+        settler=Settler(resources, bells),
+        bells=bells,
+        sweeper=Sweeper(resources, bells),
+    )
+    arq_url = _arq_url(settings)
+    services = [PoolService(resources, arq_url, Slots(pool, settings.turns(pool), server), hands) for pool in names]
+    heartbeat = Heartbeat(resources, [keeper, *services], lambda: server.granted)
+    # Running turns are let finish: a deploy repeats no call (HAZARDS.md A14).
+    grace = settings.turn_deadline_seconds + STOP_MARGIN_SECONDS
+    closers = (letta.close, lambda: close(arq))
+    return Process(resources, [[heartbeat], [keeper], services], grace, closers)
+
+
+async def run_until(process: Process, ended: asyncio.Event) -> None:
+    """Runs a process until the event is set; stops it whatever happens."""
+    try:
+        await process.start()
+        await ended.wait()
+    finally:
+        await process.stop()
+
+
+def _letta(settings: Settings, resources: Resources) -> LettaPort:
+    key = settings.letta_api_key
+    client = connect(
+        settings.required_letta_base_url(),
+        api_key=key.get_secret_value() if key else None,
+        allow_insecure=settings.letta_allow_insecure,
+    )
+    return RestLetta(client, resources.clock)
+
+
+def _arq(settings: Settings) -> ArqRedis:
+    return connect_arq(_arq_url(settings))
+
+
+def _arq_url(settings: Settings) -> str:
+    own = settings.arq_redis_url
+    return own.get_secret_value() if own else settings.required_redis_url()

@@ -1,0 +1,151 @@
+"""A drain: empties a tenant's ready mailboxes for a bounded time, as many turns at once as it has slots.
+
+It takes again as its turns end, until there is nothing more or its time is over; then the tenant's next drain
+queues behind the other tenants'. The turns it began run on by themselves: arq's queue holds no long jobs.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from schemas.context import Context
+from schemas.delivery import Cause, State, Taken
+from schemas.envelope import Envelope
+from workers.broker.results import Settlement, TakenBatch
+from workers.broker.rules import Pool
+from workers.mailbox.leases import Keeper
+from workers.mailbox.ring import Bells
+from workers.mailbox.settle import Settler
+from workers.mailbox.sweep import Sweeper
+from workers.resources import Resources
+from workers.settings import LEASE_SECONDS
+from workers.turn.run import Turn, TurnRunner
+from workers.turn.slots import Slots
+
+SLICE_SECONDS = 0.5
+"""How long a drain takes before others have their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What every drain of a process shares."""
+
+    resources: Resources
+    runner: TurnRunner
+    keeper: Keeper
+    settler: Settler
+    bells: Bells
+    sweeper: Sweeper
+
+
+class Drain:
+    """One drain of one tenant in one pool."""
+
+    def __init__(self, context: Context, slots: Slots, hands: Hands, running: set[asyncio.Task[None]]) -> None:
+        self._context = context
+        self._pool: Pool = slots.pool
+        self._slots = slots
+        self._hands = hands
+        self._running = running
+        """Every turn of this pool, whichever drain began it."""
+        self._turns: set[asyncio.Task[None]] = set()
+        self._taking = True
+        self._settled_quietly = False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Takes for its slice of time."""
+        clock = self._hands.resources.clock
+        over_at = clock.monotonic() + SLICE_SECONDS
+        more = True
+        try:
+            while not stopping.is_set() and clock.monotonic() < over_at:
+                granted = self._slots.grant(self._context)
+                if granted == 0:
+                    await self._slots.changed(over_at - clock.monotonic())
+                    continue
+                more = await self._take(granted)
+                if more:
+                    # Let the turns just begun run: with free slots there may be room for the next batch at once.
+                    await asyncio.sleep(0)
+                    continue
+                if not self._turns:
+                    break
+                await asyncio.wait(
+                    self._turns, timeout=over_at - clock.monotonic(), return_when=asyncio.FIRST_COMPLETED
+                )
+        finally:
+            self._taking = False
+        await self._leave(more)
+
+    async def _leave(self, more: bool) -> None:  # noqa: FBT001  # what the last take said
+        """Whatever is left, somebody comes for it."""
+        if more:
+            await self._hands.bells.hand_on(self._context, self._pool)
+        elif self._settled_quietly:
+            await self._hands.sweeper.look(self._context.tenant)
+
+    async def _take(self, granted: int) -> bool:
+        resources = self._hands.resources
+        asked_at = resources.clock.monotonic()
+        batch = TakenBatch(0, more=False, next_look_ms=0, taken=())
+        self._settled_quietly = False
+        try:
+            batch = await resources.scripts.take(
+                self._context,
+                owner=resources.process_id,
+                pool=self._pool,
+                limit=granted,
+                lease_ms=int(LEASE_SECONDS * 1000),
+            )
+        finally:
+            self._slots.release(self._context, granted - len(batch.taken))
+        for taken in batch.taken:
+            task = asyncio.create_task(self._one(taken, batch.now_ms, asked_at), name=f"turn {taken.id}")
+            self._hands.keeper.hold(self._context, taken, task, asked_at=asked_at)
+            for group in (self._turns, self._running):
+                group.add(task)
+                task.add_done_callback(group.discard)
+        if not batch.more:
+            await self._hands.bells.note(self._context, batch.next_look_ms)
+        return batch.more
+
+    async def _one(self, taken: Taken, now_ms: int, asked_at: float) -> None:
+        log = self._hands.resources.log.of(self._context)
+        try:
+            settlement = await self._settlement(taken, now_ms, asked_at)
+            rings = not self._taking
+            result = await self._hands.settler.settle(self._context, settlement, rings=rings)
+            if not rings:
+                await self._settled()
+            log.info(
+                "settled",
+                delivery=taken.id,
+                agent=taken.agent,
+                state=settlement.state,
+                cause=settlement.cause,
+                attempt=taken.attempt,
+                result=result,
+            )
+        except asyncio.CancelledError:
+            # The lease is lost, or the process ends: the delivery is somebody else's, or soon will be.
+            log.warning("turn cut", delivery=taken.id, agent=taken.agent)
+        finally:
+            self._hands.keeper.release(self._context, taken)
+            self._slots.release(self._context)
+
+    async def _settled(self) -> None:
+        """After a settlement that rang nobody, because this drain was about to take again."""
+        if self._taking:
+            self._settled_quietly = True
+        else:
+            await self._hands.sweeper.look(self._context.tenant)
+
+    async def _settlement(self, taken: Taken, now_ms: int, asked_at: float) -> Settlement:
+        try:
+            envelope = Envelope.model_validate_json(taken.envelope)
+        except ValidationError:
+            # Only a hand in Redis can do this: the door and the dispatcher have both read it.
+            detail = "the stored envelope cannot be read"
+            return Settlement(taken.id, taken.agent, taken.token, State.DEAD, Cause.INVALID, detail)
+        return await self._hands.runner.run(Turn(self._context, taken, envelope, now_ms, asked_at))

@@ -1,0 +1,158 @@
+"""How many turns one Letta server is given at a time.
+
+A Letta server never refuses: past what it can do (about eight turns a process, LETTA.md section 10) it queues
+inside, and more in flight only makes everyone wait. The limit finds that point by trying. It holds two
+levels in turn, one a little below its centre and one a little above, and compares how many turns a second
+end on each:
+
+- more in flight gives more turns a second: the server had room, the centre goes up;
+- more in flight gives the same: the rest only queued, the centre goes down.
+
+The centre comes to rest where the curve bends. Comparing neighbouring moments, and counting turns instead
+of timing them, makes it indifferent to what is in the turns: slow models or long prompts change both levels
+alike. Latency is used only as an alarm: where it doubles at once, the server lost capacity, and half of the
+limit goes before the next comparison can tell.
+
+It learns only while it is what holds the turns back. Arithmetic alone: no waiting, no tasks, no time but
+the clock it is given.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from workers.clock import Clock
+
+STARTS_AT = 8
+_SPREAD = 1.2
+"""The levels are centre / 1.2 and centre x 1.2: far enough apart to tell, near enough to cost little."""
+_WORTH = 0.3
+"""The gain in turns a second, as a share of the gain in flight, at which more in flight is just worth it."""
+_STEP = 0.35
+"""The most the centre moves after one comparison, as a logarithm: about 40 % up, 30 % down."""
+_FEWEST = 24
+"""Turns counted on a level, or twice the level if that is more."""
+_FULL = 0.8
+"""The share of turns that must end with every place taken, for a level to count as tried."""
+_ALARM = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One turn in flight."""
+
+    started_at: float
+
+
+@dataclass(slots=True)
+class _Level:
+    """One try of one limit. The first turns to end belong to the level before and are not counted."""
+
+    limit: int
+    began_at: float
+    ended: int = 0
+    full: int = 0
+    waited: float = 0.0
+
+    @property
+    def wait(self) -> float:
+        return self.waited / self.ended
+
+    @property
+    def rate(self) -> float:
+        return self.limit / self.wait
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended >= max(_FEWEST, 2 * self.limit)
+
+
+class AdaptiveLimit:
+    """The places on one server: take one with `started`, give it back with `ended`."""
+
+    def __init__(self, clock: Clock, *, highest: int, lowest: int = 1) -> None:
+        if not 1 <= lowest <= highest:
+            raise ValueError(f"expected 1 <= lowest <= highest, got {lowest} and {highest}")
+        self._clock = clock
+        self._lowest = lowest
+        self._highest = highest
+        self._centre = float(min(max(STARTS_AT, lowest), highest))
+        self._in_flight = 0
+        self._usual_wait: float | None = None
+        self._below: _Level | None = None
+        self._level = self._new_level(above=False)
+
+    @property
+    def current(self) -> int:
+        """Turns allowed in flight now."""
+        return self._level.limit
+
+    @property
+    def in_flight(self) -> int:
+        """Turns in flight. May exceed `current` for a while after the limit went down."""
+        return self._in_flight
+
+    @property
+    def room(self) -> int:
+        """Turns that may be started now."""
+        return max(0, self.current - self._in_flight)
+
+    def started(self) -> Token:
+        """A turn is sent."""
+        self._in_flight += 1
+        return Token(self._clock.monotonic())
+
+    def ended(self, token: Token, *, counted: bool) -> None:
+        """A turn is over. `counted` is False where the server did no work for it: refused, busy, not sent."""
+        now = self._clock.monotonic()
+        is_full = self._in_flight >= self.current
+        self._in_flight -= 1
+        if not counted:
+            return
+        level = self._level
+        if token.started_at < level.began_at:
+            return
+        level.ended += 1
+        level.full += is_full
+        level.waited += now - token.started_at
+        if level.is_over:
+            self._conclude(level)
+
+    def _conclude(self, level: _Level) -> None:
+        """A level has been tried: the next one, and after both a comparison."""
+        if level.full < _FULL * level.ended or level.waited <= 0:
+            # Something else held the turns back: this says nothing about the server.
+            self._level = self._new_level(above=self._below is not None)
+            return
+        if self._is_alarming(level.wait):
+            self._move(-math.log(2))
+        elif self._below is None:
+            self._below, self._level = level, self._new_level(above=True)
+            return
+        else:
+            self._compare(self._below, level)
+        self._below, self._level = None, self._new_level(above=False)
+
+    def _is_alarming(self, wait: float) -> bool:
+        """Whether turns suddenly take twice as long. What is usual follows at once where it was, so that
+        turns which are only longer than before take half of the limit once, not again and again.
+        """
+        usual = self._usual_wait
+        alarming = usual is not None and wait > _ALARM * usual
+        self._usual_wait = wait if usual is None or alarming else usual + (wait - usual) / 4
+        return alarming
+
+    def _compare(self, below: _Level, above: _Level) -> None:
+        if above.limit == below.limit:
+            return
+        gain = math.log(above.rate / below.rate) / math.log(above.limit / below.limit)
+        excess = gain - _WORTH
+        scale = 1 - _WORTH if excess > 0 else _WORTH
+        self._move(_STEP * max(-1.0, min(1.0, excess / scale)))
+
+    def _move(self, by: float) -> None:
+        self._centre = min(max(self._centre * math.exp(by), self._lowest), self._highest)
+
+    def _new_level(self, *, above: bool) -> _Level:
+        below = max(self._lowest, round(self._centre / _SPREAD))
+        limit = min(self._highest, max(below + 1, round(self._centre * _SPREAD))) if above else below
+        return _Level(limit, began_at=self._clock.monotonic())

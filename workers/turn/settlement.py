@@ -1,0 +1,153 @@
+"""From how a turn went to how its delivery is settled: pure, and complete by type."""
+
+from dataclasses import dataclass, replace
+from random import Random
+from typing import assert_never
+
+from schemas.context import TraceContext
+from schemas.delivery import Cause, State, Taken
+from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown
+from schemas.ids import reply_id_of
+from schemas.outcome import AwaitsApproval, Busy, Failed, FateUnknown, Outcome, Rejected, Replied, Throttled
+from schemas.verdict import Drop, Wait
+from workers.broker.results import Settlement
+from workers.settings import Settings
+from workers.telemetry import to_envelope
+from workers.backoff import backoff_ms
+
+BUSY_MS = 2_000
+APPROVAL_MS = 30_000
+THROTTLED_MS = 5_000
+AWAY_MS = 2_000
+LOOK_MS = 1_000
+DETAIL_CHARACTERS = 500
+CUT = "\n\n[cut: the reply was longer than a message may be]"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How deliveries come to their end under these settings."""
+
+    settings: Settings
+    random: Random
+
+    def of_outcome(  # noqa: PLR0911  # one for each outcome
+        self, taken: Taken, envelope: Envelope, outcome: Outcome, trace: TraceContext | None
+    ) -> Settlement:
+        """After a call."""
+        match outcome:
+            case Replied():
+                return self._replied(taken, envelope, outcome, trace)
+            case Busy(detail):
+                return self._wait(taken, Cause.BUSY, detail, hold_ms=self._jitter(BUSY_MS))
+            case AwaitsApproval(detail):
+                return self._wait(taken, Cause.APPROVAL, detail, hold_ms=APPROVAL_MS)
+            case Throttled(detail, retry_after_ms, whole_tenant):
+                pause = retry_after_ms if retry_after_ms is not None else self._jitter(THROTTLED_MS)
+                waiting = self._wait(taken, Cause.THROTTLED, detail, hold_ms=pause)
+                return replace(waiting, hold="tenant") if whole_tenant else waiting
+            case Failed():
+                return self._failed(taken, outcome)
+            case Rejected(cause, detail):
+                state = State.REFUSED if cause is Cause.UNKNOWN_AGENT else State.DEAD
+                return _settle(taken, state, cause, detail)
+            case FateUnknown(detail, run_id):
+                looking = _settle(taken, State.WAITING, Cause.LOOKING, detail)
+                return replace(looking, due_in_ms=LOOK_MS, fate_open=True, run_id=run_id or "")
+            case _:
+                assert_never(outcome)
+
+    def of_verdict(self, taken: Taken, verdict: Wait | Drop) -> Settlement:
+        """Where a policy let it not go: no call was made."""
+        match verdict:
+            case Wait(for_ms, cause, detail):
+                return replace(_settle(taken, State.WAITING, cause, detail), due_in_ms=for_ms, refund=True)
+            case Drop(Cause.TTL, detail):
+                return _settle(taken, State.EXPIRED, Cause.TTL, detail)
+            case Drop(cause, detail):
+                return _settle(taken, State.REFUSED, cause, detail)
+            case _:
+                assert_never(verdict)
+
+    def look_again(self, taken: Taken, detail: str, run_id: str | None) -> Settlement:
+        """Not known yet: look again, at no cost; the fate stays open."""
+        looking = _settle(taken, State.WAITING, Cause.LOOKING, detail)
+        return replace(looking, due_in_ms=self._jitter(BUSY_MS), refund=True, fate_open=True, run_id=run_id or "")
+
+    def cannot_tell(self, taken: Taken, envelope: Envelope, detail: str, *, expired: bool) -> Settlement:
+        """Nobody can say whether the agent got it: the sender's choice decides; never a blind resend."""
+        resend = envelope.on_unknown is OnUnknown.REDELIVER and not expired
+        if resend and taken.attempt < self.settings.max_attempts:
+            return _settle(taken, State.WAITING, Cause.LOOKING, f"will be sent again: {detail}")
+        return _settle(taken, State.UNKNOWN, Cause.OUTCOME_UNKNOWN, detail)
+
+    def _failed(self, taken: Taken, failed: Failed) -> Settlement:
+        if not failed.counts:
+            pause = max(failed.retry_after_ms or 0, self._jitter(AWAY_MS))
+            return self._wait(taken, Cause.BACKOFF, failed.detail, hold_ms=pause)
+        if taken.attempt >= self.settings.max_attempts:
+            return _settle(taken, State.DEAD, Cause.ATTEMPTS, failed.detail)
+        pause = backoff_ms(
+            taken.attempt,
+            base_ms=int(self.settings.backoff_base_seconds * 1000),
+            cap_ms=int(self.settings.backoff_cap_seconds * 1000),
+            random=self.random,
+        )
+        waiting = _settle(taken, State.WAITING, Cause.BACKOFF, failed.detail)
+        return replace(waiting, due_in_ms=max(pause, failed.retry_after_ms or 0))
+
+    def _replied(self, taken: Taken, envelope: Envelope, replied: Replied, trace: TraceContext | None) -> Settlement:
+        detail = "" if replied.text else f"the reply is empty: the turn ended by {replied.stop_reason}"
+        settled = replace(
+            _settle(taken, State.DELIVERED, Cause.REPLIED, detail),
+            run_id=replied.run_id or "",
+            reply=replied.text,
+            stop_reason=replied.stop_reason,
+            total_tokens=replied.usage.total_tokens,
+        )
+        if envelope.reply_to is None or not replied.text:
+            return settled
+        reply = reply_envelope(taken, envelope, replied.text, trace)
+        return replace(
+            settled,
+            forward_id=reply.id or "",
+            forward_digest=reply.digest(),
+            forward_envelope=reply.to_wire(),
+        )
+
+    def _wait(self, taken: Taken, cause: Cause, detail: str, *, hold_ms: int) -> Settlement:
+        """The agent as a whole waits, at no cost."""
+        return replace(_settle(taken, State.WAITING, cause, detail), hold="agent", hold_ms=hold_ms, refund=True)
+
+    def _jitter(self, ms: int) -> int:
+        return int(ms * self.random.uniform(0.75, 1.25))
+
+
+def reply_envelope(taken: Taken, envelope: Envelope, text: str, trace: TraceContext | None) -> Envelope:
+    """The reply as a message to `reply_to`: a delivery like any other, one hop further from the root."""
+    return Envelope(
+        id=reply_id_of(taken.id),
+        kind=Kind.REPLY,
+        sender=f"agent:{taken.agent}",
+        to=envelope.reply_to,
+        content=fitting(text),
+        priority=envelope.priority,
+        correlation_id=envelope.correlation_id or taken.message_id,
+        causation_id=taken.message_id,
+        hops=envelope.hops + 1,
+        on_unknown=envelope.on_unknown,
+        trace=to_envelope(trace),
+    )
+
+
+def fitting(text: str) -> str:
+    """The text as a message may carry it: without NUL, and cut, with a notice, where it is too long."""
+    clean = text.replace("\x00", "")
+    if len(clean.encode()) <= MAX_CONTENT_BYTES:
+        return clean
+    room = MAX_CONTENT_BYTES - len(CUT.encode())
+    return clean.encode()[:room].decode(errors="ignore") + CUT
+
+
+def _settle(taken: Taken, state: State, cause: Cause, detail: str) -> Settlement:
+    return Settlement(taken.id, taken.agent, taken.token, state, cause, detail[:DETAIL_CHARACTERS])

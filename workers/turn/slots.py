@@ -1,0 +1,88 @@
+"""Room for turns in this process: by pool, under the server's in-flight limit, shared between tenants.
+
+A tenant that holds slots already leaves a few to those that hold none: whatever one tenant has in flight, and
+however slow its agents are, another's message finds room at once.
+"""
+
+import asyncio
+from collections import Counter
+
+from schemas.context import Context
+from schemas.ids import TenantId
+from workers.broker.rules import Pool
+from workers.turn.inflight import AdaptiveLimit
+
+RESERVED_SHARE = 20
+"""One slot in so many, and at least one, is for tenants that hold none."""
+EXPRESS_SHARE = 8
+"""One of the server's slots in so many, and at least one, is for the express pool."""
+
+
+class ServerSlots:
+    """Turns in flight at one Letta server, over all pools of this process."""
+
+    def __init__(self, limit: AdaptiveLimit) -> None:
+        self.limit = limit
+        self.granted = 0
+
+    def room(self, pool: Pool) -> int:
+        """How many more this pool may begin."""
+        current = self.limit.current
+        reserved = 0 if pool is Pool.EXPRESS or current == 1 else max(1, current // EXPRESS_SHARE)
+        return max(0, current - reserved - self.granted)
+
+
+class Slots:
+    """Turns in flight in one pool of this process."""
+
+    def __init__(self, pool: Pool, size: int, server: ServerSlots) -> None:
+        self.pool = pool
+        self._size = size
+        self._server = server
+        self._held: Counter[TenantId] = Counter()
+        self._released = asyncio.Event()
+        self.rivals = 0
+        """How many other drains waited at the last look at the queue."""
+
+    @property
+    def in_use(self) -> int:
+        """Turns granted now."""
+        return self._held.total()
+
+    @property
+    def free(self) -> int:
+        """Turns that could be granted to somebody now."""
+        return max(0, min(self._size - self.in_use, self._server.room(self.pool)))
+
+    def grant(self, context: Context) -> int:
+        """As many slots as the tenant may have now: its share of what is free, with rivals waiting. Often 0."""
+        free = self.free
+        if free == 0:
+            return 0
+        fair = max(1, free // (1 + self.rivals))
+        reserved = max(1, min(self._size, self._server.limit.current) // RESERVED_SHARE) if self._size > 1 else 0
+        if self._held[context.tenant] == 0:
+            granted = max(1, min(fair, free - reserved))
+        else:
+            granted = max(0, min(fair, free - reserved))
+        self._held[context.tenant] += granted
+        self._server.granted += granted
+        return granted
+
+    def release(self, context: Context, count: int = 1) -> None:
+        """Gives slots back."""
+        self._held[context.tenant] -= count
+        self._server.granted -= count
+        if self._held[context.tenant] <= 0:
+            del self._held[context.tenant]
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def changed(self, within_seconds: float) -> None:
+        """Waits until a slot is given back, at most so long."""
+        released = self._released
+        try:
+            async with asyncio.timeout(max(0.0, within_seconds)):
+                await released.wait()
+        except TimeoutError:
+            return
