@@ -17,9 +17,7 @@ from console.sandbox.world import Mode
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serve until told to stop."""
-    server = SandboxServer(
-        Mode(arguments.mode), host=arguments.host, port=arguments.port, turn_log=arguments.turn_log
-    )
+    server = SandboxServer(Mode(arguments.mode), host=arguments.host, port=arguments.port, turn_log=arguments.turn_log)
     if arguments.seed_demo:
         seed_demo(server.world)
     stopped = asyncio.Event()

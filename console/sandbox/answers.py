@@ -25,7 +25,7 @@ class Answer(Response):
 class Cut(Response):
     """No answer: the connection is reset."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Reset instead of sending."""
         reset(receive)
 
@@ -48,13 +48,16 @@ class EventStream(StreamingResponse):
         try:
             async for line in self._lines:
                 if self._cut == "last" and '"message_type":"ping"' not in line:
-                    raise ServerDied
+                    break
                 yield line
                 if self._cut == "first":
-                    raise ServerDied
+                    break
+            else:
+                return
         except ServerDied:
-            if self._receive is not None:
-                reset(self._receive)
+            pass
+        if self._receive is not None:
+            reset(self._receive)
 
 
 def reset(receive: Receive) -> None:

@@ -8,7 +8,7 @@ _FLAGS = frozenset({"hang", "drop", "reset_before", "reset_after", "orphan", "bu
 
 @dataclass(slots=True)
 class Behaviour:
-    """Faults of one agent or of all. A count of -1 means every time, 0 means never, n means the next n times."""
+    """Faults of one agent or of all. In a count, -1 means every time, 0 never, n the next n times."""
 
     latency_seconds: float = 0.0
     slow_first_byte_seconds: float = 0.0
@@ -35,7 +35,7 @@ class Behaviour:
 
 
 def parse_behaviour(body: dict[str, object]) -> Behaviour:
-    """Read the admin API's body; an unknown key is an error, so that a typing slip cannot pass as "no fault"."""
+    """Read the admin API's body; an unknown key is an error, or a typing slip would pass as "no fault"."""
     known = {item.name for item in fields(Behaviour)}
     values: dict[str, object] = {}
     for key, value in body.items():
@@ -51,6 +51,6 @@ def parse_behaviour(body: dict[str, object]) -> Behaviour:
     for key, value in values.items():
         wanted = getattr(behaviour, key)
         if not isinstance(value, int | float | type(wanted)) or isinstance(value, bool):
-            raise ValueError(f"{key} has the wrong type")
+            raise ValueError(f"{key} has the wrong type")  # noqa: TRY004 - a bad value to its caller
         setattr(behaviour, key, value)
     return behaviour

@@ -1,7 +1,8 @@
 """The three ways to call an agent: wait for the answer, read a stream, or leave the run to the server.
 
-Each settles its run in its own way, because the real server does: a cancelled last step of a blocking or an
-asynchronous run still ends as completed, a stream ends as cancelled, a failed blocking run has no stop reason.
+Each settles its run in its own way, because the real server does: a blocking or an asynchronous run that is
+cancelled in its last step still ends as completed, a streamed one as cancelled; a failed blocking run has no
+stop reason.
 """
 
 import time
@@ -39,9 +40,7 @@ def received(world: World, agent: Agent, route: str, body: TurnBody) -> Cut | No
             headers = {}
             if behaviour.retry_after_seconds is not None:
                 headers["retry-after"] = f"{behaviour.retry_after_seconds:g}"
-            raise Refusal(
-                behaviour.fail_status, {"detail": f"sandbox fault {behaviour.fail_status}"}, headers
-            )
+            raise Refusal(behaviour.fail_status, {"detail": f"sandbox fault {behaviour.fail_status}"}, headers)
         if behaviour.reset_before_times and behaviour.happens("reset_before"):
             return Cut()
     return None
@@ -124,9 +123,7 @@ async def streaming(
     world.task(_stream(world, turn, log, body, key if locked else None))
     for behaviour in world.behaviours(agent):
         await world.waits.sleep(behaviour.slow_first_byte_seconds)
-    cut = (
-        "first" if _strikes(world, agent, "reset_after") else "last" if _strikes(world, agent, "drop") else ""
-    )
+    cut = "first" if _strikes(world, agent, "reset_after") else "last" if _strikes(world, agent, "drop") else ""
     return EventStream(log.read(world.clock, pings=body.pings), cut=cut)
 
 
@@ -184,7 +181,7 @@ async def _stream(world: World, turn: Turn, log: EventLog, body: TurnBody, lock_
         _unlock(world, lock_key)
         run.settle("failed", fault.stop, world.clock.now(), error=error)
         log.data(stop_json(fault.stop))
-        log.error(error)
+        log.failure(error)
         log.line(DONE, complete=True)
     except ServerDied:
         log.die()

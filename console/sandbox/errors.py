@@ -12,7 +12,7 @@ _PENDING = (
 )
 _ACTOR = "access level in ['read'] for actor='sandbox'"
 _LLM_MESSAGES = {
-    "llm_rate_limit": "Rate limit exceeded for LLM model provider. Please wait before making another request.",
+    "llm_rate_limit": ("Rate limit exceeded for LLM model provider. Please wait before making another request."),
     "llm_bad_request": "The request to the LLM model provider was invalid.",
     "llm_authentication": "Authentication failed with the LLM model provider.",
     "llm_timeout": "The LLM request timed out. Please try again.",
@@ -41,9 +41,7 @@ class Refusal(Exception):  # noqa: N818 - it is the server's answer, not a failu
 class TurnFault(Exception):  # noqa: N818 - what a turn ends with; the route decides how to say it
     """A turn that could not be done. As an HTTP answer it is a refusal, inside a stream an error event."""
 
-    def __init__(
-        self, refusal: Refusal, *, text: str, stream_type: str, stream_message: str, stop: str
-    ) -> None:
+    def __init__(self, refusal: Refusal, *, text: str, stream_type: str, stream_message: str, stop: str) -> None:
         super().__init__(text)
         self.refusal = refusal
         self.text = text
@@ -104,7 +102,7 @@ def no_background() -> Refusal:
 
 
 def pending_approval(request_id: str) -> TurnFault:
-    """The agent waits for an approval. Only agents.messages.create says so with a code; a stream says it inside."""
+    """The agent waits for approval. Only agents.messages.create says so by a code; streams say it inside."""
     body = {"code": "PENDING_APPROVAL", "message": _PENDING, "pending_request_id": request_id}
     return TurnFault(
         Refusal(409, {"detail": body}),
@@ -123,9 +121,7 @@ def pending_approval_plain() -> Refusal:
 def turn_invalid(text: str) -> TurnFault:
     """400 before the model is asked: empty content, wrong approval ids."""
     message = "An unknown error occurred with the LLM streaming request."
-    return TurnFault(
-        detail(400, text), text=text, stream_type="internal_error", stream_message=message, stop="error"
-    )
+    return TurnFault(detail(400, text), text=text, stream_type="internal_error", stream_message=message, stop="error")
 
 
 def llm_fault(status: int) -> TurnFault:

@@ -54,7 +54,7 @@ class EventLog:
             body = {**body, "seq_id": len(self._lines) + 1}
         self.line(f"data: {dumps(body)}\n\n")
 
-    def error(self, body: JsonObject) -> None:
+    def failure(self, body: JsonObject) -> None:
         """One `event: error`; it completes a background log, so that no [DONE] is read after it."""
         if self._numbered:
             body = {**body, "seq_id": len(self._lines) + 1}

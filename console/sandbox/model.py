@@ -11,6 +11,8 @@ from console.sandbox.world import World
 
 LLM_ATTEMPTS = 3
 LLM_GIVES_UP_SECONDS = 1_800.0
+_RETRIED = frozenset({DROPPED, 408, 409, 429})
+_SERVER_ERROR = 500
 
 
 async def think(world: World, agent: Agent, run: Run, script: Script, step: int) -> None:
@@ -31,7 +33,7 @@ async def think(world: World, agent: Agent, run: Run, script: Script, step: int)
         status = _status_of(world, agent, script, step)
         if status is None:
             return
-        if attempt == LLM_ATTEMPTS or not (status in {DROPPED, 408, 409, 429} or status >= 500):
+        if attempt == LLM_ATTEMPTS or not (status in _RETRIED or status >= _SERVER_ERROR):
             run.steps.append(Step(new_id("step"), 0, 0, "llm_api_error", failed=True))
             raise llm_fault(status)
 

@@ -93,7 +93,7 @@ class Run:
     steps: list[Step] = field(default_factory=list)
 
     def settle(self, status: str, stop_reason: str | None, now: float, error: object = None) -> None:
-        """Write an end state; only the first one stamps completed_at, a later one may still change the status."""
+        """Write an end state; the first one stamps completed_at, a later one may still change the status."""
         self.status = status
         if stop_reason is not None:
             self.stop_reason = stop_reason

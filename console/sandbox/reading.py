@@ -1,4 +1,4 @@
-"""Requests for a turn, read and refused as the real server reads and refuses them (without pydantic: it is hot)."""
+"""Requests for a turn, read and refused as the real server does it (without pydantic: this path is hot)."""
 
 import json
 from dataclasses import dataclass, field
@@ -156,9 +156,7 @@ def _decisions(message: JsonObject) -> list[Decision]:
         if each.get("type") == "tool":
             decisions.append(Decision(call_id, approve=True, tool_return=str(each.get("tool_return", ""))))
         else:
-            decisions.append(
-                Decision(call_id, approve=bool(each.get("approve")), reason=_optional(each.get("reason")))
-            )
+            decisions.append(Decision(call_id, approve=bool(each.get("approve")), reason=_optional(each.get("reason"))))
     return decisions
 
 

@@ -1,4 +1,4 @@
-"""The admin API of the sandbox, outside /v1: switch faults on, read what happened, break things on purpose."""
+"""The admin API of the sandbox, outside /v1: switch faults on, read what happened, break things."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -73,9 +73,7 @@ def _ask_for_approval(world: World, agent: Agent) -> None:
         "arguments": "{}",
         "tool_call_id": f"call_{new_id('x')[2:26]}",
     }
-    request = Message(
-        new_id("message"), "approval_request_message", world.clock.now(), step_id=new_id("step")
-    )
+    request = Message(new_id("message"), "approval_request_message", world.clock.now(), step_id=new_id("step"))
     request.otid = request.id
     request.details = {"tool_call": call, "tool_calls": [call]}
     agent.keep(request)

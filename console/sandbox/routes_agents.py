@@ -153,9 +153,7 @@ def _rules(body: JsonObject) -> list[JsonObject]:
     rules = _objects(body.get("tool_rules"))
     for index, rule in enumerate(rules):
         if rule.get("type") not in _RULES:
-            message = (
-                f"Input tag {rule.get('type')!r} found using 'type' does not match any of the expected tags"
-            )
+            message = f"Input tag {rule.get('type')!r} found using 'type' does not match any of the expected tags"
             place = ("body", "tool_rules", index)
             raise invalid([{"type": "union_tag_invalid", "loc": place, "msg": message, "input": rule}])
     return rules

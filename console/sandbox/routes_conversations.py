@@ -1,4 +1,4 @@
-"""Conversations: a second context of an agent; and "default", the one locked and de-duplicated way to an agent."""
+"""Conversations: a second context of an agent; and "default", the one locked and de-duplicated way to it."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -135,9 +135,7 @@ def _newest_first(request: Request, world: World, conversation: Conversation) ->
     if one_of(request, "order", ("desc", "asc")) == "desc":
         rows.reverse()
     query = request.query_params
-    return page(
-        rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 100)
-    )
+    return page(rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 100))
 
 
 def _resolve(world: World, name: str, agent_id: str | None) -> tuple[Agent, Conversation | None]:

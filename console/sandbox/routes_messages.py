@@ -123,9 +123,7 @@ def ascending_page(request: Request, agent: Agent, only: str | None) -> list[Mes
         start = _position(agent, after) + 1
     if before := request.query_params.get("before"):
         end = _position(agent, before)
-    chosen = [
-        row for row in rows[start:end] if (not kinds or row.kind in kinds) and _belongs(row, conversation_id)
-    ]
+    chosen = [row for row in rows[start:end] if (not kinds or row.kind in kinds) and _belongs(row, conversation_id)]
     if order == "asc":
         return chosen[:limit]
     return chosen[-limit:] if limit else []

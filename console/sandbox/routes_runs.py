@@ -58,9 +58,7 @@ async def list_messages(request: Request) -> Response:
     rows = list(run.messages)
     if one_of(request, "order", ("asc", "desc")) == "desc":
         rows.reverse()
-    rows = page(
-        rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 100)
-    )
+    rows = page(rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 100))
     return Answer([message_json(each) for each in rows])
 
 
@@ -81,9 +79,7 @@ async def stream(request: Request) -> Response:
     """runs.messages.stream: read a background run's events again, from a sequence number on."""
     world, run, body = _world(request), _run(request), await read_object(request)
     if not run.background:
-        raise detail(
-            400, "INVALID_ARGUMENT: Run was not created in background mode, so it cannot be retrieved."
-        )
+        raise detail(400, "INVALID_ARGUMENT: Run was not created in background mode, so it cannot be retrieved.")
     if not world.has_redis:
         raise no_background()
     after = int(str(body.get("starting_after") or 0))
@@ -93,9 +89,7 @@ async def stream(request: Request) -> Response:
 async def trace(request: Request) -> Response:
     """Not on a server without ClickHouse."""
     _run(request)
-    text = (
-        "OTEL traces require ClickHouse. Set LETTA_CLICKHOUSE_ENDPOINT and configure ClickHouse connection."
-    )
+    text = "OTEL traces require ClickHouse. Set LETTA_CLICKHOUSE_ENDPOINT and configure ClickHouse connection."
     raise detail(501, text)
 
 

@@ -74,10 +74,8 @@ async def attach_block(request: Request) -> Response:
     (world, agent), block = _agent(request), _block(request)
     if block.id not in agent.block_ids:
         if any(world.blocks[each].label == block.label for each in agent.block_ids):
-            text = f"unique_label_per_agent: Key (agent_id, block_label)=({agent.id}, {block.label}) already exists."
-            raise detail(
-                409, f"A unique constraint was violated for Agent. Check your input for duplicates: {text}"
-            )
+            text = f"unique_label_per_agent: Key ({agent.id}, {block.label}) already exists."
+            raise detail(409, f"A unique constraint was violated for Agent. Check your input for duplicates: {text}")
         agent.block_ids.append(block.id)
     return Answer(agent_json(world, agent, RELATIONS))
 

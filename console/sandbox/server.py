@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from pathlib import Path
+from typing import Self
 
 import uvicorn
 
@@ -33,7 +34,7 @@ class SandboxServer:
         """Listen, on any free port if 0 was asked for; the answer is the base URL."""
         if self._serving is not None:
             return self.base_url
-        listener = socket.create_server((self._host, self._port), backlog=2048)
+        listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         config = uvicorn.Config(
             build_app(self.world),
@@ -64,7 +65,7 @@ class SandboxServer:
                 await task
         self._server = self._serving = None
 
-    async def __aenter__(self) -> "SandboxServer":
+    async def __aenter__(self) -> Self:
         """Start."""
         await self.start()
         return self
@@ -76,3 +77,16 @@ class SandboxServer:
     async def _serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
         with contextlib.closing(listener):
             await server._serve(sockets=[listener])  # noqa: SLF001 - serve() would take over the signals
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listener that names its protocol: only then asyncio turns Nagle off, which saves 40 ms an answer."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener

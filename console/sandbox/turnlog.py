@@ -22,7 +22,7 @@ class TurnLog:
         if self._fd is not None:
             self._write({"event": "request", "agent": agent_id, "route": route, "otid": otid})
 
-    def begun(
+    def begun(  # noqa: PLR0917 - one line, its columns
         self,
         agent_id: str,
         agent_name: str,

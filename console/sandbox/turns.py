@@ -1,8 +1,8 @@
 """One turn of an agent, step by step, exactly as far as a caller can observe it.
 
-A step is one call of the model. What the user said becomes visible only when the first step is done; a failure
-in the first step leaves nothing behind, a failure in a later one leaves what landed. The context is written back
-from a copy made at the start, so parallel turns of one agent overwrite each other: last writer wins.
+A step is one call of the model. What the user said becomes visible only when the first step is done; a
+failure in the first step leaves nothing behind, a failure in a later one leaves what landed. The context is
+written back from a copy made at the start, so parallel turns of one agent overwrite each other.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,9 @@ from console.sandbox.nouns import (
 from console.sandbox.voices import answer
 from console.sandbox.world import World
 
-KEEP_ALIVE_TEXT = "<system-alert>Automated keep-alive ping. Ignore this message and continue from where you stopped.</system-alert>"
+KEEP_ALIVE_TEXT = (
+    "<system-alert>Automated keep-alive ping. Ignore this message and continue from where you stopped.</system-alert>"
+)
 Emit = Callable[[Message], None]
 
 
@@ -73,7 +75,7 @@ class Ending:
 
 
 async def run_turn(world: World, turn: Turn, emit: Emit | None = None) -> Ending:
-    """Do the whole turn. Raises TurnFault when it cannot be done and ServerDied when the server dies under it."""
+    """Do the whole turn. Raises TurnFault when it cannot be done, ServerDied when the server dies."""
     _refuse_unfit(turn)
     if turn.max_steps <= 0:
         return Ending()
@@ -89,10 +91,11 @@ async def run_turn(world: World, turn: Turn, emit: Emit | None = None) -> Ending
         status = "failed"
         ending = await _Execution(world, turn, emit).steps()
         status = "cancelled" if ending.stop_reason == "cancelled" else "completed"
-        return ending
     except ServerDied:
         status = "orphaned"
         raise
+    else:
+        return ending
     finally:
         for gate in entered:
             gate.leave()
@@ -126,6 +129,7 @@ class _Execution:
         self.step = 0
         self.step_id = new_id("step")
         self.unlanded: list[Message] = []
+        self.own_input = 0
         self.script = Script("")
 
     async def steps(self) -> Ending:
@@ -150,6 +154,7 @@ class _Execution:
         if turn.decisions:
             self._resume()
             return
+        self.own_input = len(turn.inbound)
         for each in turn.inbound:
             self.unlanded.append(self.message(f"{each.role}_message", each.content, inbound=each))
         texts = [each.text for each in turn.inbound if each.role == "user"]
@@ -161,6 +166,7 @@ class _Execution:
         thread = self.turn.thread
         pending, thread.pending = thread.pending, None
         if pending is None:
+            self.own_input = 1
             self.unlanded.append(self.message("user_message", KEEP_ALIVE_TEXT))
             self.script = read_script(KEEP_ALIVE_TEXT)
             return
@@ -214,9 +220,7 @@ class _Execution:
         asked.details = {"tool_call": call, "tool_calls": [call]}
         self.unlanded += [asked, self.returned(call, None)]
         self._land_step()
-        if any(
-            rule.get("type") == "exit_loop" and rule.get("tool_name") == name for rule in agent.tool_rules
-        ):
+        if any(rule.get("type") == "exit_loop" and rule.get("tool_name") == name for rule in agent.tool_rules):
             return "tool_rule"
         return None
 
@@ -247,7 +251,7 @@ class _Execution:
             )
         else:
             outcome, status = simulated_return(call), "success"
-        streams = [] if status == "success" else None
+        streams: list[str] | None = [] if status == "success" else None
         fields = {
             "tool_return": outcome,
             "status": status,
@@ -260,9 +264,7 @@ class _Execution:
 
     def message(self, kind: str, content: object, inbound: Inbound | None = None) -> Message:
         run = self.turn.run
-        message = Message(
-            new_id("message"), kind, self.world.clock.now(), step_id=self.step_id, content=content
-        )
+        message = Message(new_id("message"), kind, self.world.clock.now(), step_id=self.step_id, content=content)
         message.run_id = run.id if self.world.has_runs else None
         message.conversation_id = run.conversation_id
         if inbound is None:
@@ -288,12 +290,11 @@ class _Execution:
         turn.agent.updated_at = self.world.clock.now()
         if not visible:
             return
-        for message in messages:
-            if message.kind not in {"user_message", "system_message"} or message.content == KEEP_ALIVE_TEXT:
-                if message.content != KEEP_ALIVE_TEXT:
-                    self.ending.messages.append(message)
-                    if self.emit is not None:
-                        self.emit(message)
+        shown, self.own_input = messages[self.own_input :], 0
+        for message in shown:
+            self.ending.messages.append(message)
+            if self.emit is not None:
+                self.emit(message)
 
 
 def denial(world: World, run: Run, pending: Pending, decision: Decision) -> list[Message]:

@@ -1,8 +1,8 @@
 """The sandbox's voices: deterministic answers that use what they are given, so that a reader sees text move.
 
-A researcher turns a topic into numbered findings, a writer turns findings into a titled draft that quotes them,
-an editor approves or sends back. Everybody else echoes. No language model is asked; the health endpoint and a
-response header say so.
+A researcher turns a topic into numbered findings, a writer turns findings into a titled draft that quotes
+them, an editor approves or sends back. Everybody else echoes. No language model is asked; the health endpoint
+and a response header say so.
 """
 
 import re
@@ -82,9 +82,5 @@ def edit(text: str) -> str:
 
 def _topic(text: str) -> str:
     declared = _TOPIC.search(text)
-    line = (
-        declared.group(1)
-        if declared
-        else next((line for line in text.splitlines() if line.strip()), "nothing")
-    )
+    line = declared.group(1) if declared else next((line for line in text.splitlines() if line.strip()), "nothing")
     return line.strip().strip("#").strip().rstrip(".")[:120] or "nothing"

@@ -1,4 +1,4 @@
-"""The JSON shapes of a 0.16.8 server, field by field in its order; constants stand for what no caller reads."""
+"""The JSON shapes of a 0.16.8 server, field by field; constants stand for what no caller reads."""
 
 from console.sandbox.clock import aware, naive, whole_second
 from console.sandbox.nouns import Agent, Block, Conversation, JsonObject, Message, Run, Step, Tool, Usage
@@ -226,7 +226,7 @@ def tool_json(tool: Tool) -> JsonObject:
 
 
 def agent_json(world: World, agent: Agent, include: frozenset[str]) -> JsonObject:
-    """An agent. Relations that were not asked for are empty, not missing: that is the trap of the real server."""
+    """An agent. Relations that were not asked for are empty, not missing: that is the trap of it."""
     blocks = _blocks(world, agent) if "agent.blocks" in include else []
     pending = agent.thread.pending
     return {
@@ -264,9 +264,7 @@ def agent_json(world: World, agent: Agent, include: frozenset[str]) -> JsonObjec
         **_NO_TEMPLATE,
         "identity_ids": [],
         "identities": [],
-        "pending_approval": message_json(pending.request)
-        if pending and "agent.pending_approval" in include
-        else None,
+        "pending_approval": message_json(pending.request) if pending and "agent.pending_approval" in include else None,
         "message_buffer_autoclear": False,
         "enable_sleeptime": None,
         "multi_agent_group": None,

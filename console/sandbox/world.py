@@ -108,9 +108,7 @@ class World:
         found = self.runs.get(run_id)
         if found is None:
             if not is_run_id(run_id):
-                raise detail(
-                    400, f"INVALID_ARGUMENT: Invalid run ID format: {run_id}. Expected format: 'run-<uuid4>'"
-                )
+                raise detail(400, f"INVALID_ARGUMENT: Invalid run ID format: {run_id}. Expected format: 'run-<uuid4>'")
             raise not_found("Run", run_id)
         return found
 
@@ -160,7 +158,7 @@ class World:
         return run
 
     def forget_runs(self, agent_id: str | None = None) -> int:
-        """Lose the runs (of one agent), their streams and their otids, as a server restored from a backup has."""
+        """Lose the runs (of one agent), their streams and their otids, as after a restore from a backup."""
         gone = frozenset(run.id for run in self.runs.values() if agent_id in {None, run.agent_id})
         self.runs = {key: run for key, run in self.runs.items() if key not in gone}
         self.logs = {key: log for key, log in self.logs.items() if key not in gone}

@@ -1,0 +1,58 @@
+"""A server without Redis: no lock, no background stream, no otid. And one with the blocking call only."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import letta_client
+import pytest
+
+from tests.contract.server.conftest import serve
+from tests.contract.server.target import Target, drain, fresh, texts, user
+
+
+@pytest.fixture
+async def plain_server() -> AsyncIterator[Target]:
+    async for target in serve("sandbox-plain"):
+        yield target
+
+
+async def test_a_background_stream_is_refused_with_503(lockless_server: Target) -> None:
+    agent_id = await lockless_server.agent()
+    with pytest.raises(letta_client.InternalServerError) as caught:
+        await lockless_server.background(agent_id, "x", fresh("otid"))
+    assert caught.value.status_code == 503
+    assert "Background streaming requires Redis" in caught.value.body["detail"]
+    assert await lockless_server.messages(agent_id) == []
+
+
+async def test_there_is_no_lock(lockless_server: Target) -> None:
+    agent_id = await lockless_server.agent()
+
+    async def send(text: str) -> list[str]:
+        create = lockless_server.client.conversations.messages.create
+        return texts(await drain(await create("default", agent_id=agent_id, messages=user(text), streaming=True)))
+
+    answers = await asyncio.gather(send("[[delay 0.5]] [[say one]]"), send("[[delay 0.5]] [[say two]]"))
+    assert answers == [["one"], ["two"]]
+
+
+async def test_streams_cannot_be_resumed(lockless_server: Target) -> None:
+    agent_id = await lockless_server.agent()
+    with pytest.raises(letta_client.InternalServerError) as caught:
+        await lockless_server.client.conversations.messages.stream("default", agent_id=agent_id, otid="x")
+    assert caught.value.status_code == 503
+
+
+async def test_a_plain_server_knows_no_runs(plain_server: Target) -> None:
+    agent_id = await plain_server.agent()
+    answer = await plain_server.client.agents.messages.create(agent_id, messages=user("x"))
+    assert [message.run_id for message in answer.messages] == [None]
+    for call in (
+        plain_server.client.runs.list(agent_id=agent_id),
+        plain_server.client.runs.retrieve(f"run-{uuid4()}"),
+        plain_server.client.runs.messages.list(f"run-{uuid4()}"),
+        plain_server.client.agents.messages.create_async(agent_id, messages=user("x")),
+    ):
+        with pytest.raises(letta_client.NotFoundError):
+            await call
