@@ -7,9 +7,9 @@ again. Starting twice, stopping twice, stopping before or during a start are all
 import asyncio
 from abc import ABC, abstractmethod
 
+from workers.backoff import backoff_ms
 from workers.broker.client import REDIS_AWAY
 from workers.resources import Resources
-from workers.backoff import backoff_ms
 
 PAUSE_BASE_MS, PAUSE_CAP_MS = 100, 2_000
 

@@ -10,10 +10,10 @@ from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown
 from schemas.ids import reply_id_of
 from schemas.outcome import AwaitsApproval, Busy, Failed, FateUnknown, Outcome, Rejected, Replied, Throttled
 from schemas.verdict import Drop, Wait
+from workers.backoff import backoff_ms
 from workers.broker.results import Settlement
 from workers.settings import Settings
 from workers.telemetry import to_envelope
-from workers.backoff import backoff_ms
 
 BUSY_MS = 2_000
 APPROVAL_MS = 30_000
