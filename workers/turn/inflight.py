@@ -3,34 +3,29 @@
 A Letta server never refuses: past what it can do (about eight turns a process, LETTA.md section 10) it queues
 inside, and more in flight only makes everyone wait. The limit finds that point by trying. It holds two
 levels in turn, one a little below its centre and one a little above, and compares how many turns a second
-end on each:
-
-- more in flight gives more turns a second: the server had room, the centre goes up;
-- more in flight gives the same: the rest only queued, the centre goes down.
-
-The centre comes to rest where the curve bends. Comparing neighbouring moments, and counting turns instead
+end on each: more in flight gives more turns a second, then the server had room and the centre goes up; it gives no more,
+then the rest only queued and the centre goes down, to rest where the curve bends. Comparing neighbouring moments, and counting turns instead
 of timing them, makes it indifferent to what is in the turns: slow models or long prompts change both levels
 alike. Latency is used only as an alarm: where it doubles at once, the server lost capacity, and half of the
 limit goes before the next comparison can tell.
 
-It learns only while it is what holds the turns back. Arithmetic alone: no waiting, no tasks, no time but
-the clock it is given.
+It learns only while it is what holds the turns back. Arithmetic alone, on the clock it is given.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from workers.clock import Clock
 
 STARTS_AT = 8
-_SPREAD = 1.2
-"""The levels are centre / 1.2 and centre x 1.2: far enough apart to tell, near enough to cost little."""
-_WORTH = 0.3
+_SPREAD = 1.25
+"""The levels are the centre divided and multiplied by this: far enough apart to tell, near enough to cost little."""
+_WORTH = 0.15
 """The gain in turns a second, as a share of the gain in flight, at which more in flight is just worth it."""
 _STEP = 0.35
 """The most the centre moves after one comparison, as a logarithm: about 40 % up, 30 % down."""
-_FEWEST = 24
-"""Turns counted on a level, or twice the level if that is more."""
+_FEWEST = 32
+"""Turns counted on a level, or three times the level if more."""
 _FULL = 0.8
 """The share of turns that must end with every place taken, for a level to count as tried."""
 _ALARM = 2.0
@@ -48,22 +43,17 @@ class _Level:
     """One try of one limit. The first turns to end belong to the level before and are not counted."""
 
     limit: int
-    began_at: float
+    unsettled: int
+    began_at: float = 0.0
     ended: int = 0
     full: int = 0
     waited: float = 0.0
-
-    @property
-    def wait(self) -> float:
-        return self.waited / self.ended
-
-    @property
-    def rate(self) -> float:
-        return self.limit / self.wait
+    rate: float = 0.0
+    """Turns a second, once it is over."""
 
     @property
     def is_over(self) -> bool:
-        return self.ended >= max(_FEWEST, 2 * self.limit)
+        return self.ended >= max(_FEWEST, 3 * self.limit)
 
 
 class AdaptiveLimit:
@@ -88,7 +78,7 @@ class AdaptiveLimit:
 
     @property
     def in_flight(self) -> int:
-        """Turns in flight. May exceed `current` for a while after the limit went down."""
+        """Turns in flight: more than `current` for a while after that went down."""
         return self._in_flight
 
     @property
@@ -109,21 +99,24 @@ class AdaptiveLimit:
         if not counted:
             return
         level = self._level
-        if token.started_at < level.began_at:
+        if level.unsettled > 0:
+            level.unsettled -= 1
+            level.began_at = now
             return
         level.ended += 1
         level.full += is_full
         level.waited += now - token.started_at
         if level.is_over:
-            self._conclude(level)
+            self._conclude(level, now)
 
-    def _conclude(self, level: _Level) -> None:
+    def _conclude(self, level: _Level, now: float) -> None:
         """A level has been tried: the next one, and after both a comparison."""
-        if level.full < _FULL * level.ended or level.waited <= 0:
+        if level.full < _FULL * level.ended or now <= level.began_at:
             # Something else held the turns back: this says nothing about the server.
             self._level = self._new_level(above=self._below is not None)
             return
-        if self._is_alarming(level.wait):
+        level.rate = level.ended / (now - level.began_at)
+        if self._is_alarming(level.waited / level.ended):
             self._move(-math.log(2))
         elif self._below is None:
             self._below, self._level = level, self._new_level(above=True)
@@ -133,9 +126,7 @@ class AdaptiveLimit:
         self._below, self._level = None, self._new_level(above=False)
 
     def _is_alarming(self, wait: float) -> bool:
-        """Whether turns suddenly take twice as long. What is usual follows at once where it was, so that
-        turns which are only longer than before take half of the limit once, not again and again.
-        """
+        """Whether turns suddenly take twice as long; that is then usual, so that it alarms only once."""
         usual = self._usual_wait
         alarming = usual is not None and wait > _ALARM * usual
         self._usual_wait = wait if usual is None or alarming else usual + (wait - usual) / 4
@@ -155,4 +146,4 @@ class AdaptiveLimit:
     def _new_level(self, *, above: bool) -> _Level:
         below = max(self._lowest, round(self._centre / _SPREAD))
         limit = min(self._highest, max(below + 1, round(self._centre * _SPREAD))) if above else below
-        return _Level(limit, began_at=self._clock.monotonic())
+        return _Level(limit, unsettled=limit, began_at=self._clock.monotonic())
