@@ -3,11 +3,10 @@
 A Letta server never refuses: past what it can do (about eight turns a process, LETTA.md section 10) it queues
 inside, and more in flight only makes everyone wait. The limit finds that point by trying. It holds two
 levels in turn, one a little below its centre and one a little above, and compares how many turns a second
-end on each: more in flight gives more turns a second, then the server had room and the centre goes up; it gives no more,
-then the rest only queued and the centre goes down, to rest where the curve bends. Comparing neighbouring moments, and counting turns instead
-of timing them, makes it indifferent to what is in the turns: slow models or long prompts change both levels
-alike. Latency is used only as an alarm: where it doubles at once, the server lost capacity, and half of the
-limit goes before the next comparison can tell.
+end on each. Where more in flight gives more, the server had room and the centre goes up; where it gives no
+more, the rest only queued and the centre goes down. So it rests where the curve bends. Neighbouring moments
+are compared, and turns are counted, not timed: slow models or long prompts change both levels alike. Latency
+is only an alarm: where it doubles at once, half of the limit goes before the next comparison can tell.
 
 It learns only while it is what holds the turns back. Arithmetic alone, on the clock it is given.
 """

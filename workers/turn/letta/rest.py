@@ -28,16 +28,14 @@ from workers.turn.letta.probe import Probe, unavailable
 from workers.turn.letta.reading import Reading, StreamError, events_of, usage_of
 from workers.turn.letta.transport import turn_timeout
 
-_PAGE = 100
-"""Agents a page: some 6.7 kB each, parsed without a pause (LETTA.md section 1)."""
-
 
 class RestLetta:
     """A `LettaPort` over letta-client. Takes over the client and closes it.
 
     `settle_seconds`: how long to wait before "nothing of it is there" is believed, for a request that was
     on its way. `orphaned_seconds`: how long a run may show nothing before it counts as left behind by a
-    server that died (LETTA.md section 4); a model may hang for ten minutes.
+    server that died (LETTA.md section 4); a model may hang for ten minutes. `page_size`: agents a page, at
+    some 6.7 kB each, parsed without a pause.
     """
 
     def __init__(
@@ -47,12 +45,14 @@ class RestLetta:
         *,
         settle_seconds: float = 2.0,
         orphaned_seconds: float = 900.0,
+        page_size: int = 100,
     ) -> None:
         self._client = client
         self._clock = clock
         self._probe = Probe(client, clock)
         self._settle_seconds = settle_seconds
         self._orphaned_seconds = orphaned_seconds
+        self._page_size = page_size
 
     async def abilities(self) -> Abilities:
         return await self._probe.abilities()
@@ -97,7 +97,7 @@ class RestLetta:
         tag = tenant_tag(context.tenant)
         # Oldest first: an agent made meanwhile is appended to what is still to come.
         listed = self._client.agents.list(
-            tags=[tag], match_all_tags=True, include=["agent.tags"], order="asc", limit=_PAGE
+            tags=[tag], match_all_tags=True, include=["agent.tags"], order="asc", limit=self._page_size
         )
         try:
             async for state in listed:
