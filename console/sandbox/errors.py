@@ -18,12 +18,14 @@ _LLM_MESSAGES = {
     "llm_timeout": "The LLM request timed out. Please try again.",
     "llm_error": "An error occurred with the LLM request.",
 }
+_SERVER_ERROR = 500
 _LLM_KINDS = {429: ("llm_rate_limit", 429), 400: ("llm_bad_request", 400), 401: ("llm_authentication", 401)}
 _LLM_DETAILS = {
     429: "RATE_LIMIT_EXCEEDED: Rate limited by OpenAI",
     400: "INVALID_ARGUMENT: Bad request to OpenAI-compatible endpoint",
     401: "UNAUTHENTICATED: Authentication failed with OpenAI",
     404: "NOT_FOUND: Resource not found in OpenAI",
+    403: "PERMISSION_DENIED: Permission denied by OpenAI",
     422: "INVALID_ARGUMENT: Invalid request content for OpenAI",
 }
 
@@ -126,6 +128,10 @@ def turn_invalid(text: str) -> TurnFault:
 
 def llm_fault(status: int) -> TurnFault:
     """The model behind the agent answered with this status (DROPPED: it closed the connection)."""
+    if DROPPED < status < _SERVER_ERROR and status not in _LLM_DETAILS:
+        return _of_llm(
+            "llm_bad_request", 400, f"INVALID_ARGUMENT: OpenAI API error: Error code: {status} - {_STUB % status}"
+        )
     kind, answered = _LLM_KINDS.get(status, ("llm_error", 500))
     if status == DROPPED:
         text = "INTERNAL_SERVER_ERROR: OpenAI API error: Internal Server Error"

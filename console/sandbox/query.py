@@ -66,14 +66,30 @@ def several(request: Request, name: str, allowed: frozenset[str] | None = None) 
 
 def page(rows: list[T], *, after: str | None, before: str | None, limit: int) -> list[T]:
     """One page of rows that are already in the order asked for; an unknown cursor is ignored."""
+    start, end = _positions(rows, after, before)
+    rows = rows[start:end]
+    return rows[:limit] if limit else rows
+
+
+def chronological_page(
+    rows: list[T], *, after: str | None, before: str | None, limit: int, newest_first: bool
+) -> list[T]:
+    """One page of rows held oldest first, whose cursors mean later and earlier whatever the order shown."""
+    start, end = _positions(rows, after, before)
+    chosen = rows[start:end]
+    if newest_first:
+        chosen.reverse()
+    return chosen[:limit] if limit else chosen
+
+
+def _positions(rows: list[T], after: str | None, before: str | None) -> tuple[int, int]:
     start, end = 0, len(rows)
     for index, row in enumerate(rows if after or before else ()):
         if row.id == after:
             start = index + 1
         if row.id == before:
             end = index
-    rows = rows[start:end]
-    return rows[:limit] if limit else rows
+    return start, end
 
 
 def _problem(name: str, kind: str, message: str, given: str, index: int | None = None) -> JsonObject:

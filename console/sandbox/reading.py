@@ -35,8 +35,8 @@ class TurnBody:
 
     @property
     def otids(self) -> list[str]:
-        """All otids, in order: the key of the de-duplication."""
-        return [each.otid for each in self.inbound]
+        """All otids, in order: the key of the de-duplication. An empty otid is stored, but is no key."""
+        return [each.otid for each in self.inbound if each.otid]
 
 
 async def read_object(request: Request) -> JsonObject:
@@ -129,7 +129,7 @@ def _inbound(index: int, message: JsonObject) -> Inbound:
         str(role),
         stored,
         text,
-        str(message.get("otid") or uuid4()),
+        str(uuid4() if message.get("otid") is None else message["otid"]),
         _optional(message.get("sender_id")),
         _optional(message.get("name")),
     )

@@ -56,8 +56,10 @@ async def list_agents(request: Request) -> Response:
     """A page of agents, newest first unless asked otherwise. Several tags mean OR unless match_all_tags."""
     world, include = world_of(request), _include(request)
     order = one_of(request, "order", ("desc", "asc"))
-    one_of(request, "order_by", ("created_at", "updated_at", "last_run_completion"))
+    order_by = one_of(request, "order_by", ("created_at", "updated_at", "last_run_completion"))
     rows = _matching(request, world)
+    if order_by == "updated_at":
+        rows.sort(key=lambda agent: agent.updated_at)
     if order == "desc" and not flag(request, "ascending"):
         rows.reverse()
     query = request.query_params

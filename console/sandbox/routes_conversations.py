@@ -9,7 +9,7 @@ from console.sandbox.calls import blocking, blocking_locked, join, received, str
 from console.sandbox.errors import Refusal, detail, malformed_path, no_background, not_found
 from console.sandbox.ids import CONVERSATION_PATTERN, is_agent_id, is_conversation_id, new_id
 from console.sandbox.nouns import Agent, Conversation, Message
-from console.sandbox.query import count, one_of, page, several, world_of
+from console.sandbox.query import chronological_page, count, one_of, page, several, world_of
 from console.sandbox.reading import read_object, read_turn
 from console.sandbox.routes_messages import ascending_page, cancel_run
 from console.sandbox.wire import conversation_json, message_json
@@ -132,10 +132,9 @@ def _newest_first(request: Request, world: World, conversation: Conversation) ->
         for message in (agent.messages if agent else [])
         if message.conversation_id == conversation.id and (not kinds or message.kind in kinds)
     ]
-    if one_of(request, "order", ("desc", "asc")) == "desc":
-        rows.reverse()
-    query = request.query_params
-    return page(rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 100))
+    newest_first, query = one_of(request, "order", ("desc", "asc")) == "desc", request.query_params
+    after, before, limit = query.get("after"), query.get("before"), count(request, "limit", 100)
+    return chronological_page(rows, after=after, before=before, limit=limit, newest_first=newest_first)
 
 
 def _resolve(world: World, name: str, agent_id: str | None) -> tuple[Agent, Conversation | None]:

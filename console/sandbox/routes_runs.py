@@ -8,7 +8,7 @@ from console.sandbox.answers import Answer
 from console.sandbox.calls import join
 from console.sandbox.errors import detail, no_background
 from console.sandbox.nouns import Run
-from console.sandbox.query import count, flag, one_of, page, several, world_of
+from console.sandbox.query import chronological_page, count, flag, one_of, several, world_of
 from console.sandbox.reading import read_object
 from console.sandbox.wire import message_json, run_json, run_usage_json, step_json
 from console.sandbox.world import World
@@ -18,7 +18,11 @@ _MOST = 1000
 
 
 async def list_runs(request: Request) -> Response:
-    """Runs, newest first; `active` means created or running."""
+    """Runs, newest first; `active` means created or running.
+
+    The cursors are the wrong way round, as on the real server: `after` gives newer runs in the default order
+    and older ones in ascending order, so a walk by the SDK repeats runs and misses others.
+    """
     world, query = _world(request), request.query_params
     limit = count(request, "limit", 100, least=1)
     statuses = frozenset(several(request, "statuses"))
@@ -41,9 +45,11 @@ async def list_runs(request: Request) -> Response:
         and conversation_id in {None, run.conversation_id}
         and stop in {None, run.stop_reason}
     ]
-    if one_of(request, "order", ("desc", "asc")) == "desc" and not flag(request, "ascending"):
-        rows.reverse()
-    rows = page(rows, after=query.get("after"), before=query.get("before"), limit=min(limit, _MOST))
+    newest_first = one_of(request, "order", ("desc", "asc")) == "desc" and not flag(request, "ascending")
+    after, before = query.get("after"), query.get("before")
+    if not newest_first:
+        after, before = before, after
+    rows = chronological_page(rows, after=after, before=before, limit=min(limit, _MOST), newest_first=newest_first)
     return Answer([run_json(run) for run in rows])
 
 
@@ -55,10 +61,9 @@ async def retrieve(request: Request) -> Response:
 async def list_messages(request: Request) -> Response:
     """What landed in a run so far, in order."""
     run, query = _run(request), request.query_params
-    rows = list(run.messages)
-    if one_of(request, "order", ("asc", "desc")) == "desc":
-        rows.reverse()
-    rows = page(rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 100))
+    newest_first, limit = one_of(request, "order", ("asc", "desc")) == "desc", count(request, "limit", 100)
+    after, before = query.get("after"), query.get("before")
+    rows = chronological_page(run.messages, after=after, before=before, limit=limit, newest_first=newest_first)
     return Answer([message_json(each) for each in rows])
 
 

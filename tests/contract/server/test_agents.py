@@ -69,7 +69,7 @@ async def test_relations_are_empty_unless_asked_for(server: Target) -> None:
     assert asked.tags == [server.tag]
     assert [block.label for block in asked.blocks] == ["notes"]
     assert asked.tools == []
-    listed = (await server.client.agents.list(tags=[server.tag], include=["agent.tags"])).items
+    listed = (await server.client.agents.list(name=created.name, include=["agent.tags"])).items
     assert [agent.tags for agent in listed] == [[server.tag]]
 
 

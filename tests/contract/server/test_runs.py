@@ -53,9 +53,22 @@ async def test_a_run_is_listed_by_agent_status_and_kind(run_server: Target) -> N
     assert await count(active=True) == 0
     assert await count(background=True) == 1
     assert await count(limit=1) == 1
-    newest, oldest = await run_server.runs(agent_id)
-    ascending = (await run_server.client.runs.list(agent_id=agent_id, order="asc", after=oldest.id)).items
-    assert [run.id for run in ascending] == [newest.id]
+
+
+async def test_the_cursors_of_the_run_list_are_the_wrong_way_round(run_server: Target) -> None:
+    agent_id = await run_server.agent()
+    for _ in range(3):
+        await run_server.client.agents.messages.create(agent_id, messages=user("x"))
+    newest, middle, oldest = [run.id for run in await run_server.runs(agent_id)]
+
+    async def listed(**cursor: str) -> list[str]:
+        return [run.id for run in (await run_server.client.runs.list(agent_id=agent_id, **cursor)).items]
+
+    assert await listed(after=middle) == [newest]
+    assert await listed(before=middle) == [oldest]
+    assert await listed(order="asc", after=middle) == [oldest]
+    walked = [run.id async for run in run_server.client.runs.list(agent_id=agent_id, limit=2)]
+    assert walked == [newest, middle, newest], "a walk repeats one run and misses another"
 
 
 async def test_an_active_run_is_found_by_its_agent(run_server: Target) -> None:

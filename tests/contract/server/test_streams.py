@@ -208,6 +208,9 @@ async def test_a_conversation_has_its_own_lock_and_context(redis_server: Target)
     assert (await redis_server.client.agents.retrieve(agent_id)).message_ids == before
     listed = [message.content for message in (await conversations.messages.list(one.id)).items]
     assert listed[:2] == ["one", "slow [[delay 1]] [[say one]]"], "newest first here, unlike the agent's list"
+    first = (await conversations.messages.list(one.id, order="asc")).items[1]
+    newer = (await conversations.messages.list(one.id, after=first.id)).items
+    assert [message.content for message in newer] == ["one"], "after means later, in the default order too"
     assert len(await redis_server.messages(agent_id)) == 4, "the agent's list holds its conversations too"
 
 

@@ -6,14 +6,15 @@ from uuid import uuid4
 
 import letta_client
 import pytest
+import pytest_asyncio
 
-from tests.contract.server.conftest import serve
+from tests.contract.server.conftest import Serve
 from tests.contract.server.target import Target, drain, fresh, texts, user
 
 
-@pytest.fixture
-async def plain_server() -> AsyncIterator[Target]:
-    async for target in serve("sandbox-plain"):
+@pytest_asyncio.fixture(loop_scope="session")
+async def plain_server(serve: Serve) -> AsyncIterator[Target]:
+    async with serve("sandbox-plain") as target:
         yield target
 
 
