@@ -1,5 +1,6 @@
 -- Moves one entry of the stream that cannot be a delivery to the dead letters, with its raw bytes, and records
--- the message as refused. The record of another message under the same id is left alone.
+-- the message as refused. The record of another message under the same id is left alone: this one is then
+-- recorded under its entry's name (schemas/ids.py, message_id_of_entry).
 -- KEYS: the tenant's root
 -- ARGV: owner entry_id message_id cause detail
 -- RETURNS: refused, gone or lost
@@ -17,6 +18,11 @@ raw = raw or table.concat(fields, ' ')
 
 local accepted_at = string.match(entry_id, '^(%d+)')
 local record = key('message', message_id)
+local owner_of_id = redis.call('HGET', record, 'entry')
+if owner_of_id and owner_of_id ~= entry_id then
+  message_id = 'x' .. entry_id
+  record = key('message', message_id)
+end
 if redis.call('HGET', record, 'state') == 'accepted' then
   count('accepted', -1)
   count('bytes', -tonumber(redis.call('HGET', record, 'size') or 0))
