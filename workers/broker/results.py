@@ -123,6 +123,8 @@ class Cancelled:
 
     found: bool
     results: tuple[tuple[str, str], ...]
+    next_look_ms: int = 0
+    """Now, where what stood behind a cancelled delivery can go and nobody is on the way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,8 +122,9 @@ class Scripts:
 
     async def cancel(self, context: Context, *, message_id: MessageId) -> Cancelled:
         """Takes a message back where no turn of it has begun."""
-        status, *rows = await self._run(context, "cancel", message_id)
-        return Cancelled(_text(status) == "found", tuple((_text(id_), _text(result)) for id_, result in rows))
+        status, next_look, *rows = await self._run(context, "cancel", message_id)
+        results = tuple((_text(id_), _text(result)) for id_, result in rows)
+        return Cancelled(_text(status) == "found", results, int(next_look))
 
     async def sweep(self, context: Context, *, seed: str, overflow_ms: int) -> Swept:
         """Looks after one tenant; bounded."""

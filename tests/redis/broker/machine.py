@@ -1,0 +1,278 @@
+"""Random interleavings of every script against the plain model, with the audit after each step."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from schemas.delivery import Cause, State, Taken
+from schemas.envelope import Priority
+from tests.support.key_check import RANK_WIDTH, Ledgered, audit
+from tests.support.ledger import OWNER, Ledger, agent_id
+from tests.support.ledger_model import LedgerModel, Limits
+from tests.support.time import ScriptTime
+from workers.broker.client import Client
+from workers.broker.results import Move, Settlement
+from workers.broker.rules import Pool, Rules
+
+T = TypeVar("T")
+
+AGENTS = tuple(agent_id(number) for number in (1, 2, 3))
+TEAMS = {AGENTS[0]: ("red",), AGENTS[1]: ("red", "blue"), AGENTS[2]: ()}
+MESSAGES = tuple(f"m{number}" for number in range(6))
+RULES = Rules(aging_ms=(0, 2_000, 20_000, 70_000), kept_ms=500_000, max_crashes=2)
+LEASE_MS = 15_000
+RETURNED = (Cause.BUSY, Cause.BACKOFF, Cause.LOOKING, Cause.RETURNED)
+ENDS = (State.DELIVERED, State.DEAD, State.UNKNOWN, State.REFUSED, State.EXPIRED)
+HOWS = st.fixed_dictionaries(
+    {
+        "state": st.sampled_from((State.WAITING, State.WAITING, State.DELIVERED, State.DELIVERED, *ENDS)),
+        "cause": st.sampled_from(RETURNED),
+        "due_in_ms": st.sampled_from((0, 0, 1_000, 40_000)),
+        "hold": st.sampled_from(("", "", "", "agent", "tenant")),
+        "hold_ms": st.sampled_from((3_000, 20_000)),
+        "refund": st.booleans(),
+        "fate_open": st.booleans(),
+    }
+)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Subclasses say on which Redis."""
+
+    runner: asyncio.Runner
+    client: Client
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Taken] = []
+        self.moved: list[Move] = []
+        self.entries: list[tuple[str, str, str]] = []
+        self.seeds = 0
+        self.ledgered = Ledgered()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coroutine)
+
+    @initialize(
+        in_flight=st.sampled_from((2, 3, 64)),
+        per_minute=st.sampled_from((6, 1000)),
+        team=st.sampled_from((3, 1000)),
+        agent=st.sampled_from((2, 1000)),
+        max_bytes=st.sampled_from((40, 10**6)),
+    )
+    def register(self, in_flight: int, per_minute: int, team: int, agent: int, max_bytes: int) -> None:
+        limits = Limits(per_minute, team, agent, in_flight, max_bytes)
+        self.run(self._register(limits))
+        self.model = LedgerModel(self.time.now_us, limits, RULES)
+
+    async def _register(self, limits: Limits) -> None:
+        await self.client.flushall()
+        self.time = ScriptTime(self.client)
+        await self.time.start()
+        self.ledger = Ledger(self.client, self.time, rules=RULES)
+        self.scripts, self.context = self.ledger.scripts, self.ledger.context
+        await self.ledger.register(
+            per_minute=limits.per_minute,
+            team_per_minute=limits.team_per_minute,
+            agent_per_minute=limits.agent_per_minute,
+            in_flight=limits.in_flight,
+            max_bytes=limits.max_bytes,
+        )
+
+    def teardown(self) -> None:
+        self.run(self.client.flushall())
+
+    def seed(self) -> str:
+        self.seeds += 1
+        return f"seed-{self.seeds}"
+
+    @rule(id_=st.sampled_from(MESSAGES), content=st.sampled_from(("hello", "hello world")))
+    def publish(self, id_: str, content: str) -> None:
+        expected = self.model.publish(id_, content, len(content))
+        assert self.run(self.ledger.publish(id_, content)) == expected
+        if expected == "accepted":
+            entry = self.run(self.ledger.entry_of(id_))
+            self.model.messages[id_].entry = entry
+            self.entries.append((entry, id_, content))
+
+    @rule(id_=st.sampled_from(MESSAGES), content=st.sampled_from(("hello", "hello world")))
+    def add_raw(self, id_: str, content: str) -> None:
+        entry = self.run(self.client.xadd(self.ledger.keys.tasks, {"message": content})).decode()
+        self.entries.append((entry, id_, content))
+
+    @precondition(lambda self: self.entries)
+    @rule(
+        agents=st.lists(st.sampled_from(AGENTS), min_size=1, max_size=2, unique=True),
+        priority=st.sampled_from(Priority),
+        not_before=st.sampled_from((None, None, None, 5_000, -5_000)),
+        expires=st.sampled_from((None, None, 1_000, 30_000, -1)),
+        longer=st.integers(0, 3),
+    )
+    def dispatch(
+        self,
+        agents: list[str],
+        priority: Priority,
+        not_before: int | None,
+        expires: int | None,
+        longer: int,
+    ) -> None:
+        entry, id_, content = self.entries.pop(0)
+        move = Move(
+            entry_id=entry,
+            message_id=id_,
+            digest=content,
+            envelope=content,
+            size=len(content) + longer,
+            rank=priority.rank,
+            not_before_ms=None if not_before is None else self.model.now + not_before,
+            expires_at_ms=None if expires is None else self.model.now + expires,
+            recipients=tuple((agent, TEAMS[agent]) for agent in agents),
+        )
+        seed = self.seed()
+        answer = self.run(self.scripts.dispatch(self.context, owner=OWNER, move=move, seed=seed))
+        gone = self.model.messages.get(id_)
+        if gone is not None and gone.entry == entry and gone.state == "cancelled":
+            assert answer.status == "gone"
+            return
+        expected = self.model.dispatch(move)
+        assert answer.status == expected
+        if expected == "moved":
+            assert set(answer.pools) == self.model.ring()
+            self.moved.append(move)
+            self.look(answer.next_look_ms)
+        elif expected == "conflict":
+            refused = self.run(
+                self.scripts.refuse(
+                    self.context,
+                    owner=OWNER,
+                    entry_id=entry,
+                    message_id=f"x{entry}",
+                    cause=Cause.CONFLICT,
+                    detail="",
+                )
+            )
+            assert refused == "refused"
+        elif expected == "full":
+            self.entries.insert(0, (entry, id_, content))
+
+    @precondition(lambda self: self.moved)
+    @rule(data=st.data())
+    def dispatch_again(self, data: st.DataObject) -> None:
+        """A dispatcher that crashed behind its move."""
+        move = data.draw(st.sampled_from(self.moved))
+        answer = self.run(self.scripts.dispatch(self.context, owner=OWNER, move=move, seed=self.seed()))
+        assert answer.status == "gone"
+
+    @rule(pool=st.sampled_from(Pool), limit=st.integers(1, 3))
+    def take(self, pool: Pool, limit: int) -> None:
+        batch = self.run(self.scripts.take(self.context, owner="worker", pool=pool, limit=limit, lease_ms=LEASE_MS))
+        expected, more = self.model.take(pool, limit, LEASE_MS)
+        found = [(one.id, one.token, one.attempt, one.epoch, one.fate_open) for one in batch.taken]
+        assert found == expected
+        assert batch.more == more
+        assert batch.now_ms == self.model.now
+        self.seen.extend(batch.taken)
+        self.look(batch.next_look_ms)
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        some = data.draw(st.lists(st.sampled_from(self.seen[-6:]), max_size=3))
+        pairs = [(one.agent, one.token) for one in some]
+        lost = self.run(self.scripts.renew(self.context, lease_ms=LEASE_MS, pairs=pairs))
+        assert lost == self.model.renew(LEASE_MS, pairs)
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data())
+    def record_run(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(self.seen[-6:]))
+        stored = self.run(
+            self.scripts.record_run(
+                self.context, delivery_id=one.id, agent=one.agent, token=one.token, run_id=f"run-{one.token}"
+            )
+        )
+        assert stored == self.model.record_run(one.agent, one.token)
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), how=HOWS, seeded=st.booleans())
+    def settle(self, data: st.DataObject, how: dict[str, Any], *, seeded: bool) -> None:
+        some = data.draw(st.lists(st.sampled_from(self.seen[-6:]), min_size=1, max_size=2))
+        settlements = [Settlement(one.id, one.agent, one.token, **how) for one in some]
+        seed = self.seed() if seeded else ""
+        answer = self.run(self.scripts.settle(self.context, seed=seed, settlements=settlements))
+        assert list(answer.results) == [self.model.settle(one) for one in settlements]
+        assert set(answer.pools) == (self.model.ring() if seeded else set())
+        if seeded:
+            self.look(answer.next_look_ms)
+
+    @rule(id_=st.sampled_from(MESSAGES))
+    def cancel(self, id_: str) -> None:
+        answer = self.run(self.scripts.cancel(self.context, message_id=id_))
+        expected = self.model.cancel(id_)
+        assert answer.found == (expected is not None)
+        assert list(answer.results) == (expected or [])
+        if answer.found:
+            self.look(answer.next_look_ms)
+
+    @rule()
+    def sweep(self) -> None:
+        answer = self.run(self.scripts.sweep(self.context, seed=self.seed(), overflow_ms=10**9))
+        self.model.sweep()
+        assert set(answer.pools) == self.model.ring()
+        self.look(answer.next_look_ms)
+
+    @rule(suspended=st.booleans())
+    def suspend(self, *, suspended: bool) -> None:
+        self.run(self.client.hset(self.ledger.keys.tenant, "suspended", int(suspended)))
+        self.model.limits.suspended = suspended
+
+    @rule(ms=st.sampled_from((1, 400, 999, 3_000, 15_000, 61_001, 200_000)))
+    def advance(self, ms: int) -> None:
+        self.run(self.time.advance(ms=ms + 0.001))
+        self.model.now_us = self.time.now_us
+
+    def look(self, next_look_ms: int) -> None:
+        """Who looks when told to misses nothing: neither a time nor work nobody was rung for."""
+        ledgered = self.run(audit(self.client, self.context, self.model.now_us, RULES))
+        times = [at for name in ("later", "leases", "expiries", "ended") for at in ledgered.zset(name).values()]
+        if self.model.is_held("*"):
+            times.append(self.model.holds["*"])
+        if ledgered.unclaimed(self.model.now):
+            times.append(self.model.now)
+        assert next_look_ms == min(times, default=0)
+
+    @invariant()
+    def agrees(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        self.ledgered = self.run(audit(self.client, self.context, self.model.now_us, RULES))
+        found, model = self.ledgered, self.model
+        rows = {row.id: row for row in model.rows()}
+        assert found.states() == {id_: str(row.state) for id_, row in rows.items()}
+        for id_, fields in found.deliveries.items():
+            row = rows[id_]
+            assert int(fields.get("attempt", 0)) == row.attempt
+            assert int(fields.get("epoch", 1)) == row.epoch
+            assert fields["cause"] == row.cause
+            if not row.state.is_final:
+                assert (fields.get("fate") == "open") == row.fate_open
+        known = {id_: fields["state"] for id_, fields in found.messages.items() if not id_.startswith("x")}
+        assert known == {id_: message.state for id_, message in model.messages.items()}
+        for agent in AGENTS:
+            box = [delivery for delivery, _ in found.mailboxes.get(agent, [])]
+            assert box == [row.id for row in model.mailbox(agent)]
+        ends = {agent: lease.ends for agent, lease in model.leases.items()}
+        assert found.zset("leases") == ends
+        places = {agent: (place.rank, place.arrival) for agent, place in model.places.items() if not place.later}
+        ready = {
+            agent: (Priority(name).rank, arrival) for name, members in found.ready.items() for agent, arrival in members
+        }
+        assert ready == places
+        later = {f"a:{agent}": place.later for agent, place in model.places.items() if place.later}
+        later |= {f"d:{row.id}": row.due for row in rows.values() if row.parked and not row.state.is_final}
+        assert found.zset("later") == later
+        assert set(found.hash("rung")) == {str(pool) for pool in model.rung}
+        assert all(score // RANK_WIDTH in range(4) for box in found.mailboxes.values() for _, score in box)

@@ -1,0 +1,380 @@
+"""The ledger as plain lists and dictionaries: what the scripts should do, said a second time and slowly."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from schemas.delivery import Cause, State
+from workers.broker.results import Move, Settlement
+from workers.broker.rules import (
+    CALL_WITHIN_MS,
+    FULL_PAUSE_MS,
+    POOL_OF_RANK,
+    RANKS_OF_POOL,
+    RATE_WINDOW_MS,
+    Pool,
+    Rules,
+)
+
+WINDOW_MS = RATE_WINDOW_MS + CALL_WITHIN_MS
+WAITING, RUNNING = State.WAITING, State.RUNNING
+
+
+@dataclass
+class Row:
+    """One delivery."""
+
+    id: str
+    message: str
+    agent: str
+    rank: int
+    arrival: int
+    teams: tuple[str, ...]
+    due: int
+    parked: bool
+    """Not before its time: not even in the mailbox."""
+    state: State = WAITING
+    cause: str = ""
+    token: int = 0
+    settled: int = 0
+    attempt: int = 0
+    epoch: int = 1
+    fate_open: bool = False
+    crashes: int = 0
+    listed: bool = False
+    """Whether anybody looks for its expiry."""
+
+
+@dataclass
+class Message:
+    """One message; `state` as in the ledger: accepted, open, ended, cancelled."""
+
+    digest: str
+    size: int
+    entry: str
+    state: str = "accepted"
+    expires_at: int | None = None
+    rows: list[Row] = field(default_factory=list)
+    letters: int = 0
+    purge_at: int | None = None
+
+
+@dataclass
+class Limits:
+    per_minute: int = 1000
+    team_per_minute: int = 1000
+    agent_per_minute: int = 1000
+    in_flight: int = 64
+    max_bytes: int = 10**9
+    suspended: bool = False
+
+
+@dataclass
+class Lease:
+    row: Row
+    token: int
+    ends: int
+
+
+@dataclass
+class Place:
+    """Where an agent stands: ready under a rank and arrival, or later at a time."""
+
+    rank: int
+    arrival: int
+    later: int = 0
+
+
+@dataclass
+class LedgerModel:
+    """One tenant. Every method is a script; `now_us` is moved by hand."""
+
+    now_us: int
+    limits: Limits = field(default_factory=Limits)
+    rules: Rules = field(default_factory=Rules)
+    messages: dict[str, Message] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    holds: dict[str, int] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    rates: dict[str, list[int]] = field(default_factory=dict)
+    rung: set[Pool] = field(default_factory=set)
+    fence: int = 0
+    arrival: int = 0
+
+    @property
+    def now(self) -> int:
+        return self.now_us // 1000
+
+    def rows(self) -> Iterator[Row]:
+        for message in self.messages.values():
+            yield from message.rows
+
+    def row(self, id_: str) -> Row | None:
+        return next((row for row in self.rows() if row.id == id_), None)
+
+    @property
+    def bytes(self) -> int:
+        return sum(message.size for message in self.messages.values() if message.state in {"accepted", "open"})
+
+    # Scripts
+
+    def publish(self, id_: str, digest: str, size: int) -> str:
+        if id_ in self.messages:
+            return "duplicate" if self.messages[id_].digest == digest else "conflict"
+        if self.limits.suspended:
+            return "suspended"
+        if self.bytes + size > self.limits.max_bytes:
+            return "overloaded"
+        self.messages[id_] = Message(digest, size, "")
+        return "accepted"
+
+    def dispatch(self, move: Move) -> str:
+        if self.is_held(">"):
+            return "full"
+        known = self.messages.get(move.message_id)
+        if known is not None and (known.entry != move.entry_id or known.state != "accepted"):
+            return "duplicate" if known.digest == move.digest else "conflict"
+        if known is None and self.bytes > 0 and self.bytes + move.size > self.limits.max_bytes:
+            self.holds[">"] = self.now + FULL_PAUSE_MS
+            return "full"
+        message = Message(move.digest, move.size, move.entry_id, "open", move.expires_at_ms)
+        self.messages[move.message_id] = message
+        due = move.not_before_ms or 0
+        parked = due > self.now
+        for number, (agent, teams) in enumerate(move.recipients, 1):
+            self.arrival = max(self.now_us, self.arrival + 1)
+            id_ = f"{move.message_id}:{number}"
+            row = Row(id_, move.message_id, agent, move.rank, self.arrival, teams, due if parked else 0, parked)
+            row.listed = move.expires_at_ms is not None
+            row.cause = Cause.NOT_BEFORE if parked else ""
+            message.rows.append(row)
+            self._place(agent)
+        return "moved"
+
+    def take(self, pool: Pool, limit: int, lease_ms: int) -> tuple[list[tuple[str, int, int, int, bool]], bool]:
+        """Rows of (delivery, token, attempt, epoch, fate was open), and whether there is more."""
+        self._overdue()
+        taken: list[tuple[str, int, int, int, bool]] = []
+        more = False
+        while (
+            not self.limits.suspended
+            and not self.is_held("*")
+            and len(self.leases) < self.limits.in_flight
+            and (agent := self._next_agent(pool)) is not None
+        ):
+            if len(taken) == limit:
+                more = True
+                break
+            opens = self._opens_at("tenant", self.limits.per_minute)
+            if opens:
+                self.holds["*"] = opens
+                break
+            row = self._try(agent)
+            if row is not None:
+                taken.append((row.id, *self._lease(row, lease_ms)))
+        if not more:
+            self.rung.discard(pool)
+        return taken, more
+
+    def renew(self, lease_ms: int, pairs: list[tuple[str, int]]) -> set[str]:
+        lost = set()
+        for agent, token in pairs:
+            lease = self.leases.get(agent)
+            if lease is not None and lease.token == token:
+                lease.ends = self.now + lease_ms
+            else:
+                lost.add(agent)
+        return lost
+
+    def record_run(self, agent: str, token: int) -> bool:
+        return agent in self.leases and self.leases[agent].token == token
+
+    def settle(self, one: Settlement) -> str:
+        row = self.row(one.delivery_id)
+        if row is None or row.token != one.token:
+            return "lost"
+        if row.settled == one.token:
+            return "already"
+        if row.state.is_final:
+            return "lost"
+        if row.state is RUNNING:
+            del self.leases[row.agent]
+        row.settled = one.token
+        self._close(row, one)
+        if one.hold:
+            who = row.agent if one.hold == "agent" else "*"
+            self.holds[who] = max(self.holds.get(who, 0), self.now + one.hold_ms)
+        expires_at = self.messages[row.message].expires_at
+        if one.state is not WAITING:
+            self._end(row, one.state, one.cause)
+        elif expires_at is not None and expires_at <= self.now and not one.fate_open:
+            self._end(row, State.EXPIRED, Cause.TTL)
+        else:
+            row.state, row.cause = WAITING, one.cause
+            row.due = self.now + one.due_in_ms if one.due_in_ms else 0
+            row.listed = expires_at is not None
+        self._place(row.agent)
+        return "settled"
+
+    def _close(self, row: Row, one: Settlement) -> None:
+        if one.refund:
+            row.attempt -= 1
+        if one.state is State.DELIVERED:
+            row.fate_open = False
+        elif not one.fate_open:
+            row.fate_open = False
+            row.epoch += 1
+
+    def cancel(self, id_: str) -> list[tuple[str, str]] | None:
+        message = self.messages.get(id_)
+        if message is None:
+            return None
+        if message.state == "accepted":
+            message.state = "cancelled"
+            message.purge_at = self.now + self.rules.kept_ms
+            return [(id_, "cancelled")]
+        answer = []
+        for row in message.rows:
+            if row.state is WAITING and not row.fate_open:
+                self._end(row, State.CANCELLED, Cause.BY_SENDER)
+                self._place(row.agent)
+                answer.append((row.id, "cancelled"))
+            else:
+                answer.append((row.id, "running" if row.state is WAITING else str(row.state)))
+        return answer or [(id_, message.state)]
+
+    def sweep(self) -> None:
+        self._overdue()
+        for id_, message in list(self.messages.items()):
+            if message.purge_at is not None and message.purge_at <= self.now:
+                del self.messages[id_]
+
+    def ring(self) -> set[Pool]:
+        """The pools to ring: something to do, room to do it, and nobody on the way."""
+        if self.limits.suspended or self.is_held("*") or len(self.leases) >= self.limits.in_flight:
+            return set()
+        pools = {POOL_OF_RANK[place.rank] for place in self.places.values() if not place.later}
+        rings = pools - self.rung
+        self.rung |= pools
+        return rings
+
+    # What they are made of
+
+    def mailbox(self, agent: str) -> list[Row]:
+        rows = [row for row in self.rows() if row.agent == agent and row.state is WAITING and not row.parked]
+        return sorted(rows, key=lambda row: (row.rank, row.arrival))
+
+    def is_held(self, who: str) -> bool:
+        return self.holds.get(who, 0) > self.now
+
+    def choose(self, agent: str) -> Row | None:
+        box = self.mailbox(agent)
+        if not box:
+            return None
+        firsts = [next((row for row in box if row.rank == rank), None) for rank in range(box[0].rank + 1, 4)]
+        overdue = [row for row in firsts if row is not None and self._is_overdue(row.rank, row.arrival)]
+        due = [row for row in overdue if row.due <= self.now]
+        return min(due, key=lambda row: row.arrival, default=box[0])
+
+    def _is_overdue(self, rank: int, arrival: int) -> bool:
+        return self.now_us - arrival > self.rules.aging_ms[rank] * 1000
+
+    def _place(self, agent: str) -> None:
+        row = None if agent in self.leases else self.choose(agent)
+        if row is None:
+            self.places.pop(agent, None)
+            return
+        at = max(row.due, self.holds.get(agent, 0))
+        self.places[agent] = Place(row.rank, row.arrival, at if at > self.now else 0)
+
+    def _overdue(self) -> None:
+        self._promote()
+        self._reap()
+        self._expire()
+
+    def _promote(self) -> None:
+        for row in self.rows():
+            if row.parked and row.state is WAITING and row.due <= self.now:
+                row.parked, row.due, row.cause = False, 0, ""
+                self._place(row.agent)
+        for agent, place in list(self.places.items()):
+            if place.later and place.later <= self.now:
+                self._place(agent)
+
+    def _reap(self) -> None:
+        for agent, lease in list(self.leases.items()):
+            if lease.ends > self.now:
+                continue
+            del self.leases[agent]
+            lease.row.crashes += 1
+            if lease.row.crashes >= self.rules.max_crashes:
+                self._end(lease.row, State.DEAD, Cause.POISON)
+            else:
+                lease.row.state, lease.row.cause, lease.row.due = WAITING, Cause.RECOVERED, 0
+            self._place(agent)
+
+    def _expire(self) -> None:
+        for row in list(self.rows()):
+            expires_at = self.messages[row.message].expires_at
+            if row.listed and expires_at is not None and expires_at <= self.now:
+                row.listed = False
+                if row.state is WAITING and not row.fate_open:
+                    self._end(row, State.EXPIRED, Cause.TTL)
+                    self._place(row.agent)
+
+    def _next_agent(self, pool: Pool) -> str | None:
+        first: str | None = None
+        overdue: tuple[int, str] | None = None
+        for rank in RANKS_OF_POOL[pool]:
+            here = [(p.arrival, agent) for agent, p in self.places.items() if p.rank == rank and not p.later]
+            if here:
+                arrival, agent = min(here)
+                first = first or agent
+                if rank and self._is_overdue(rank, arrival) and (overdue is None or arrival < overdue[0]):
+                    overdue = (arrival, agent)
+        return overdue[1] if overdue else first
+
+    def _opens_at(self, scope: str, allowed: int) -> int:
+        charges = self.rates.get(scope, [])
+        if len(charges) < allowed:
+            return 0
+        opens = charges[-allowed] + WINDOW_MS + 1
+        return opens if opens > self.now else 0
+
+    def _try(self, agent: str) -> Row | None:
+        row = self.choose(agent)
+        if row is None or row.due > self.now or self.is_held(agent):
+            self._place(agent)
+            return None
+        expires_at = self.messages[row.message].expires_at
+        if expires_at is not None and expires_at <= self.now and not row.fate_open:
+            self._end(row, State.EXPIRED, Cause.TTL)
+            self._place(agent)
+            return None
+        opens = [self._opens_at(f"agent:{agent}", self.limits.agent_per_minute)]
+        opens += [self._opens_at(f"team:{team}", self.limits.team_per_minute) for team in row.teams]
+        if max(opens):
+            self.holds[agent] = max(opens)
+            row.cause = Cause.RATE_AGENT if opens[0] == max(opens) else Cause.RATE_TEAM
+            self._place(agent)
+            return None
+        return row
+
+    def _lease(self, row: Row, lease_ms: int) -> tuple[int, int, int, bool]:
+        self.fence += 1
+        was_open, row.fate_open = row.fate_open, True
+        row.state, row.cause, row.due, row.token = RUNNING, "", 0, self.fence
+        row.attempt += 1
+        self.leases[row.agent] = Lease(row, self.fence, self.now + lease_ms)
+        for scope in ("tenant", f"agent:{row.agent}", *(f"team:{team}" for team in row.teams)):
+            self.rates.setdefault(scope, []).append(self.now)
+        self._place(row.agent)
+        return self.fence, row.attempt, row.epoch, was_open
+
+    def _end(self, row: Row, state: State, cause: Cause) -> None:
+        row.state, row.cause, row.listed, row.due = state, cause, False, 0
+        message = self.messages[row.message]
+        if state in {State.DEAD, State.UNKNOWN, State.REFUSED}:
+            message.letters += 1
+        if all(one.state.is_final for one in message.rows):
+            message.state = "ended"
+            message.purge_at = None if message.letters else self.now + self.rules.kept_ms
