@@ -6,7 +6,7 @@ LIMIT = 500
 """Characters of a detail."""
 _READ = 1_000
 _WINDOW = 16
-_KEY = re.compile(r"(?i)\b(?:sk|pk)-[\w*-]{4,}|\b(?:bearer|basic)\s+[\w~+/=-]{4,}(?:\.[\w~+/=-]+)*")
+_KEY = re.compile(r"(?i)\b(?:sk|pk)-[\w*-]{4,}|\b(?:bearer|basic)\s+[\w~+/=.-]{5,}[\w~+/=-]")
 
 
 def words(said: str, *hidden: str | None) -> str:
