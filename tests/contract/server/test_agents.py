@@ -1,12 +1,13 @@
 """Agents: the list is where tenancy is won or lost, so its defaults are pinned down first."""
 
+from typing import Any
 from uuid import uuid1, uuid4
 
 import httpx
 import letta_client
 import pytest
 
-from tests.contract.server.target import MODEL, Target, fresh
+from tests.contract.server.target import MODEL, Target, body_of, fresh
 
 
 async def test_the_same_name_twice_makes_two_agents(server: Target) -> None:
@@ -112,7 +113,9 @@ async def test_metadata_comes_back(server: Target) -> None:
         ({"tool_rules": [{"type": "nonsense", "tool_name": "x"}]}, letta_client.UnprocessableEntityError),
     ],
 )
-async def test_what_create_refuses(server: Target, options: dict, error: type[Exception]) -> None:
+async def test_what_create_refuses(
+    server: Target, options: dict[str, Any], error: type[letta_client.APIStatusError]
+) -> None:
     with pytest.raises(error):
         await server.agent(**options)
 
@@ -121,7 +124,7 @@ async def test_an_unknown_agent_is_404_with_its_id(server: Target) -> None:
     unknown = f"agent-{uuid4()}"
     with pytest.raises(letta_client.NotFoundError) as caught:
         await server.client.agents.retrieve(unknown)
-    assert caught.value.body == {"detail": f"Agent with ID {unknown} not found"}
+    assert body_of(caught) == {"detail": f"Agent with ID {unknown} not found"}
 
 
 async def test_a_deleted_agent_is_404_as_if_it_had_never_been(server: Target) -> None:
@@ -129,12 +132,12 @@ async def test_a_deleted_agent_is_404_as_if_it_had_never_been(server: Target) ->
     await server.client.agents.delete(agent_id)
     with pytest.raises(letta_client.NotFoundError) as caught:
         await server.client.agents.messages.create(agent_id, messages=[{"role": "user", "content": "hi"}])
-    assert caught.value.body == {"detail": f"Agent with ID {agent_id} not found"}
+    assert body_of(caught) == {"detail": f"Agent with ID {agent_id} not found"}
 
 
 @pytest.mark.parametrize("agent_id", ["agent-x", f"agent-{uuid1()}", "x"])
 async def test_a_malformed_id_is_422_not_404(server: Target, agent_id: str) -> None:
     with pytest.raises(letta_client.UnprocessableEntityError) as caught:
         await server.client.agents.retrieve(agent_id)
-    assert caught.value.body["trace_id"] == ""
-    assert "string_pattern_mismatch" in caught.value.body["detail"]
+    assert body_of(caught)["trace_id"] == ""
+    assert "string_pattern_mismatch" in body_of(caught)["detail"]

@@ -1,9 +1,11 @@
 """An agent that waits for approval is blocked; how it says so depends on the way it was called."""
 
+from typing import Any
+
 import letta_client
 import pytest
 
-from tests.contract.server.target import Target, drain, fresh, texts, user
+from tests.contract.server.target import Target, body_of, drain, fresh, texts, user
 
 TOOL = "conversation_search"
 ASKS = f'[[tool {TOOL} {{"query": "x"}}]] [[say approved answer]]'
@@ -21,7 +23,7 @@ async def waiting_agent(server: Target) -> tuple[str, str]:
     return agent_id, request.tool_call.tool_call_id
 
 
-def decision(call_id: str, *, approve: bool) -> list:
+def decision(call_id: str, *, approve: bool) -> list[Any]:
     approval = {
         "type": "approval",
         "tool_call_id": call_id,
@@ -35,7 +37,7 @@ async def test_a_blocking_call_is_refused_with_a_code(server: Target) -> None:
     agent_id, _ = await waiting_agent(server)
     with pytest.raises(letta_client.ConflictError) as caught:
         await server.client.agents.messages.create(agent_id, messages=user("next"))
-    detail = caught.value.body["detail"]
+    detail = body_of(caught)["detail"]
     assert detail["code"] == "PENDING_APPROVAL"
     assert detail["pending_request_id"].startswith("message-")
 
@@ -45,17 +47,17 @@ async def test_a_stream_is_accepted_and_fails_inside(server: Target) -> None:
     stream = await server.client.agents.messages.create(agent_id, messages=user("next"), streaming=True)
     with pytest.raises(letta_client.APIStatusError) as caught:
         await drain(stream)
-    assert (caught.value.status_code, caught.value.body["error_type"]) == (200, "internal_error")
-    assert caught.value.body["message"].startswith("CONFLICT: Cannot send a new message: The agent is waiting")
+    assert (caught.value.status_code, body_of(caught)["error_type"]) == (200, "internal_error")
+    assert body_of(caught)["message"].startswith("CONFLICT: Cannot send a new message: The agent is waiting")
 
 
 async def test_the_preferred_call_fails_inside_its_stream_too(redis_server: Target) -> None:
     agent_id, _ = await waiting_agent(redis_server)
     with pytest.raises(letta_client.APIStatusError) as caught:
         await drain(await redis_server.background(agent_id, "next", fresh("otid")))
-    assert (caught.value.status_code, caught.value.body["error_type"]) == (200, "internal_error")
-    assert "waiting for approval" in caught.value.body["message"]
-    run = await redis_server.client.runs.retrieve(caught.value.body["run_id"])
+    assert (caught.value.status_code, body_of(caught)["error_type"]) == (200, "internal_error")
+    assert "waiting for approval" in body_of(caught)["message"]
+    run = await redis_server.client.runs.retrieve(body_of(caught)["run_id"])
     assert run.status in {"running", "failed"}
 
 
@@ -99,7 +101,7 @@ async def test_a_wrong_call_id_is_refused(server: Target) -> None:
     with pytest.raises(letta_client.BadRequestError) as caught:
         await server.client.agents.messages.create(agent_id, messages=decision("call_wrong", approve=True))
     expected = f"Invalid tool call IDs. Expected '['{call_id}']', but received '['call_wrong']'."
-    assert caught.value.body == {"detail": expected}
+    assert body_of(caught) == {"detail": expected}
 
 
 async def test_an_approval_sent_twice_costs_a_turn_but_not_the_tool(server: Target) -> None:

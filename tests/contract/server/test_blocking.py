@@ -1,11 +1,12 @@
 """The blocking call: what its answer looks like, what it stores and when, what it does not prevent."""
 
 import asyncio
+from typing import Any
 
 import letta_client
 import pytest
 
-from tests.contract.server.target import Target, fresh, texts, until, user
+from tests.contract.server.target import Target, body_of, fresh, texts, until, user
 
 
 async def test_the_answer_has_text_stop_reason_and_usage(server: Target) -> None:
@@ -114,11 +115,13 @@ async def test_an_exit_rule_ends_the_turn_without_text(server: Target) -> None:
         ([], letta_client.UnprocessableEntityError, "Messages must not be empty"),
     ],
 )
-async def test_nothing_to_say_is_refused(server: Target, messages: list, error: type, detail: str) -> None:
+async def test_nothing_to_say_is_refused(
+    server: Target, messages: list[Any], error: type[letta_client.APIStatusError], detail: str
+) -> None:
     agent_id = await server.agent()
     with pytest.raises(error) as caught:
         await server.client.agents.messages.create(agent_id, messages=messages)
-    assert caught.value.body == {"detail": detail}
+    assert body_of(caught) == {"detail": detail}
 
 
 async def test_an_unknown_role_is_refused(server: Target) -> None:

@@ -1,9 +1,11 @@
 """The model behind the agent fails: the same statuses as Letta's own refusals, told apart by the body."""
 
+from typing import Any
+
 import letta_client
 import pytest
 
-from tests.contract.server.target import Target, drain, fresh, gather_events, texts, user
+from tests.contract.server.target import Target, body_of, drain, fresh, gather_events, texts, user
 
 CASES = [
     (429, letta_client.RateLimitError, "llm_rate_limit"),
@@ -24,7 +26,7 @@ async def test_an_error_of_the_model_says_so_in_its_body(
     agent_id = await server.agent()
     with pytest.raises(error) as caught:
         await server.client.agents.messages.create(agent_id, messages=user(f"{fresh('m')} [[status {status}]]"))
-    body = caught.value.body
+    body = body_of(caught)
     assert body["error"]["type"] == kind
     assert f"Error code: {status}" in body["error"]["detail"]
     assert "detail" not in body
@@ -36,7 +38,7 @@ async def test_a_dropped_connection_to_the_model_is_an_error_of_the_model(server
     agent_id = await server.agent()
     with pytest.raises(letta_client.InternalServerError) as caught:
         await server.client.agents.messages.create(agent_id, messages=user(f"{fresh('m')} [[drop]]"))
-    assert caught.value.body["error"]["type"] == "llm_error"
+    assert body_of(caught)["error"]["type"] == "llm_error"
 
 
 async def test_the_server_itself_asks_the_model_three_times(server: Target) -> None:
@@ -62,12 +64,12 @@ async def test_inside_a_stream_the_error_has_status_200(server: Target, status: 
     stream = await server.client.agents.messages.create(
         agent_id, messages=user(f"{fresh('m')} [[status {status}]]"), streaming=True
     )
-    seen: list[object] = []
+    seen: list[Any] = []
     with pytest.raises(letta_client.APIStatusError) as caught:
         await gather_events(stream, seen)
     assert caught.value.status_code == 200
-    assert caught.value.body["error_type"] == kind
-    assert caught.value.body["message_type"] == "error_message"
+    assert body_of(caught)["error_type"] == kind
+    assert body_of(caught)["message_type"] == "error_message"
     assert seen[-1].stop_reason == "llm_api_error"
 
 

@@ -1,12 +1,13 @@
 """Runs: the way back to the truth after a crash or a timeout, with the places where it lies."""
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import letta_client
 import pytest
 
-from tests.contract.server.target import Target, fresh, texts, user
+from tests.contract.server.target import Target, body_of, fresh, texts, user
 
 
 async def test_create_async_accepts_at_once_and_the_run_completes(run_server: Target) -> None:
@@ -33,10 +34,10 @@ async def test_create_async_and_lists_know_a_shorter_404(run_server: Target) -> 
     unknown = f"agent-{uuid4()}"
     with pytest.raises(letta_client.NotFoundError) as caught:
         await run_server.client.agents.messages.create_async(unknown, messages=user("x"))
-    assert caught.value.body == {"detail": "Agent not found"}
+    assert body_of(caught) == {"detail": "Agent not found"}
     with pytest.raises(letta_client.NotFoundError) as caught:
         await run_server.client.agents.messages.list(unknown)
-    assert caught.value.body == {"detail": "Agent not found"}
+    assert body_of(caught) == {"detail": "Agent not found"}
 
 
 async def test_a_run_is_listed_by_agent_status_and_kind(run_server: Target) -> None:
@@ -45,7 +46,7 @@ async def test_a_run_is_listed_by_agent_status_and_kind(run_server: Target) -> N
     await run_server.client.agents.messages.create_async(agent_id, messages=user("two"))
     await run_server.run_with_status(agent_id, "completed")
 
-    async def count(**filters: object) -> int:
+    async def count(**filters: Any) -> int:
         return len((await run_server.client.runs.list(agent_id=agent_id, **filters)).items)
 
     assert await count() == 2
@@ -104,7 +105,7 @@ async def test_a_run_that_is_not_a_background_one_cannot_be_streamed(run_server:
     (run,) = await run_server.runs(agent_id)
     with pytest.raises(letta_client.BadRequestError) as caught:
         await run_server.client.runs.messages.stream(run.id, starting_after=0)
-    assert "not created in background mode" in caught.value.body["detail"]
+    assert "not created in background mode" in body_of(caught)["detail"]
 
 
 async def test_cancel_ends_a_turn_after_its_present_step(run_server: Target) -> None:
@@ -148,7 +149,7 @@ async def test_cancel_without_any_run_is_a_conflict(run_server: Target) -> None:
     agent_id = await run_server.agent()
     with pytest.raises(letta_client.ConflictError) as caught:
         await run_server.client.agents.messages.cancel(agent_id)
-    assert caught.value.body["detail"] == f"CONFLICT: No active runs to cancel for agent {agent_id}"
+    assert body_of(caught)["detail"] == f"CONFLICT: No active runs to cancel for agent {agent_id}"
 
 
 async def test_cancel_of_an_ended_run_says_cancelled_and_changes_nothing(run_server: Target) -> None:

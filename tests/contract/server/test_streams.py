@@ -1,16 +1,17 @@
 """Streams, and the one idempotent path: a background stream to "default" under an otid, with Redis."""
 
 import asyncio
+from typing import Any
 
 import letta_client
 import pytest
 
-from tests.contract.server.target import Target, drain, fresh, texts, until, user
+from tests.contract.server.target import Target, body_of, drain, fresh, texts, until, user
 
 SHAPE = ["ping", "assistant_message", "stop_reason", "usage_statistics"]
 
 
-def kinds(events: list) -> list[str]:
+def kinds(events: list[Any]) -> list[str]:
     return [event.message_type for event in events]
 
 
@@ -92,8 +93,8 @@ async def test_another_otid_meets_the_lock_and_learns_the_run(redis_server: Targ
     run_id = (await anext(aiter(stream))).run_id
     with pytest.raises(letta_client.ConflictError) as caught:
         await redis_server.background(agent_id, "next", fresh("otid"))
-    assert caught.value.body["run_id"] == run_id
-    assert caught.value.body["detail"].startswith("CONFLICT: Cannot send a new message: Another request")
+    assert body_of(caught)["run_id"] == run_id
+    assert body_of(caught)["detail"].startswith("CONFLICT: Cannot send a new message: Another request")
     assert "retry-after" not in caught.value.response.headers
     await stream.close()
 
@@ -152,7 +153,7 @@ async def test_a_failed_run_is_replayed_too(redis_server: Target) -> None:
     for _ in range(2):
         with pytest.raises(letta_client.APIStatusError) as caught:
             await drain(await redis_server.background(agent_id, text, otid))
-        assert caught.value.body["error_type"] == "llm_error"
+        assert body_of(caught)["error_type"] == "llm_error"
     assert texts(await drain(await redis_server.background(agent_id, text, fresh("otid")))) == ["well again"]
 
 
@@ -160,7 +161,7 @@ async def test_a_foreground_stream_locks_but_does_not_deduplicate(redis_server: 
     agent_id, otid = await redis_server.agent(), fresh("otid")
     call = redis_server.client.conversations.messages.create
 
-    async def send(text: str) -> list:
+    async def send(text: str) -> list[Any]:
         return await drain(await call("default", agent_id=agent_id, streaming=True, messages=user(text, otid)))
 
     stream = await call("default", agent_id=agent_id, streaming=True, messages=user("slow [[delay 1]]", otid))
@@ -182,8 +183,8 @@ async def test_an_unfit_message_fails_inside_the_stream(redis_server: Target) ->
     agent_id = await redis_server.agent()
     with pytest.raises(letta_client.APIStatusError) as caught:
         await drain(await redis_server.background(agent_id, "", fresh("otid")))
-    assert (caught.value.status_code, caught.value.body["error_type"]) == (200, "internal_error")
-    assert caught.value.body["detail"] == "Message content is empty or invalid"
+    assert (caught.value.status_code, body_of(caught)["error_type"]) == (200, "internal_error")
+    assert body_of(caught)["detail"] == "Message content is empty or invalid"
 
 
 async def test_unknown_and_malformed_recipients_of_a_stream(redis_server: Target) -> None:
@@ -191,7 +192,7 @@ async def test_unknown_and_malformed_recipients_of_a_stream(redis_server: Target
         await redis_server.background("agent-8a4e6c52-3b06-4e69-b9fd-261af781c55b", "hi", fresh("otid"))
     with pytest.raises(letta_client.BadRequestError) as caught:
         await redis_server.background("agent-x", "hi", fresh("otid"))
-    assert "Invalid agent ID format" in caught.value.body["detail"]
+    assert "Invalid agent ID format" in body_of(caught)["detail"]
 
 
 async def test_a_conversation_has_its_own_lock_and_context(redis_server: Target) -> None:
