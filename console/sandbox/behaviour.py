@@ -19,6 +19,7 @@ class Behaviour:
     retry_after_seconds: float | None = None
     busy_times: int = 0
     hang_times: int = 0
+    llm_timeout_times: int = 0
     drop_times: int = 0
     reset_before_times: int = 0
     reset_after_times: int = 0

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from console.sandbox.answers import Answer, Cut, EventStream
 from console.sandbox.clock import ServerDied
-from console.sandbox.errors import Refusal, TurnFault, busy, no_background, pending_approval_plain
+from console.sandbox.errors import Refusal, TurnFault, busy, expired, no_background, pending_approval_plain
 from console.sandbox.events import DONE, EventLog, dumps, ping
 from console.sandbox.ids import new_id
 from console.sandbox.locks import request_token
@@ -22,6 +22,7 @@ from console.sandbox.wire import message_json, response_json, stop_json, usage_j
 from console.sandbox.world import World
 
 CANCEL_CHECK_SECONDS = 0.5
+STREAM_TTL_SECONDS = 10_800
 
 
 class _StreamCancelled(Exception):  # noqa: N818 - control flow of a stream whose run was cancelled
@@ -111,8 +112,8 @@ async def streaming(
     if world.has_redis:
         world.redis.remember(body.otids, run.id)
     if body.background and not world.has_redis:
-        refusal = no_background()
-        run.settle("failed", None, world.clock.now(), error=refusal.body)
+        refusal = no_background("INTERNAL_SERVER_ERROR: ")
+        run.settle("failed", None, world.clock.now(), error=refusal.text)
         raise refusal
     run.status = "running"
     log = EventLog(run.id, numbered=body.background)
@@ -125,6 +126,13 @@ async def streaming(
         await world.waits.sleep(behaviour.slow_first_byte_seconds)
     cut = "first" if _strikes(world, agent, "reset_after") else "last" if _strikes(world, agent, "drop") else ""
     return EventStream(log.read(world.clock, pings=body.pings), cut=cut)
+
+
+def resume(world: World, run: Run, *, after: int, pings: bool) -> Response:
+    """Read a run's stream again, unless it is too old."""
+    if run.at < world.clock.now() - STREAM_TTL_SECONDS:
+        raise expired()
+    return join(world, run.id, after=after, pings=pings)
 
 
 def join(world: World, run_id: str, *, after: int = 0, pings: bool = True) -> Response:

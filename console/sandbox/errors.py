@@ -37,6 +37,7 @@ class Refusal(Exception):  # noqa: N818 - it is the server's answer, not a failu
         super().__init__(f"{status} {json.dumps(body)}")
         self.status = status
         self.body = body
+        self.text = str(body.get("detail")) if isinstance(body, dict) else str(body)
         self.headers = headers or {}
 
 
@@ -94,13 +95,18 @@ def busy(run_id: str | None) -> Refusal:
     return Refusal(409, {"detail": text, "run_id": run_id} if run_id else {"detail": text})
 
 
-def no_background() -> Refusal:
-    """503: a background stream needs Redis."""
+def no_background(prefix: str = "") -> Refusal:
+    """503: a background stream needs Redis. Refused on starting one, the text has a prefix."""
     return detail(
         503,
-        "Background streaming requires Redis to be running. Please ensure Redis is properly configured. "
+        f"{prefix}Background streaming requires Redis to be running. Please ensure Redis is properly configured. "
         "LETTA_REDIS_HOST: None, LETTA_REDIS_PORT: 6379",
     )
+
+
+def expired() -> Refusal:
+    """410: a run's stream is kept for three hours."""
+    return detail(410, "EXPIRED: Run was created more than 3 hours ago, and is now expired.")
 
 
 def pending_approval(request_id: str) -> TurnFault:

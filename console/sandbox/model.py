@@ -24,6 +24,8 @@ async def think(world: World, agent: Agent, run: Run, script: Script, step: int)
             raise ServerDied
         if behaviour.hang_times and behaviour.happens("hang"):
             await _hang(world)
+        if behaviour.llm_timeout_times and behaviour.happens("llm_timeout"):
+            raise llm_timeout()
     for attempt in range(1, LLM_ATTEMPTS + 1):
         for behaviour in behaviours:
             await world.waits.sleep(behaviour.latency_seconds)

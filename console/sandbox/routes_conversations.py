@@ -5,7 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from console.sandbox.answers import Answer
-from console.sandbox.calls import blocking, blocking_locked, join, received, streaming, turn_of
+from console.sandbox.calls import blocking, blocking_locked, received, resume, streaming, turn_of
 from console.sandbox.errors import Refusal, detail, malformed_path, no_background, not_found
 from console.sandbox.ids import CONVERSATION_PATTERN, is_agent_id, is_conversation_id, new_id
 from console.sandbox.nouns import Agent, Conversation, Message
@@ -72,20 +72,20 @@ async def send(request: Request) -> Response:
     return await blocking(world, turn_of(agent, run, body, conversation), body, conversations=True)
 
 
-async def resume(request: Request) -> Response:
+async def resume_stream(request: Request) -> Response:
     """conversations.messages.stream: read a run's stream again, by run id, by otid, or the active one."""
     world, name, body = world_of(request), _conversation_id(request), await read_object(request)
     if not world.has_redis:
         raise no_background()
     after, pings = int(str(body.get("starting_after") or 0)), bool(body.get("include_pings"))
     if body.get("run_id"):
-        return join(world, world.run(str(body["run_id"])).id, after=after, pings=pings)
+        return resume(world, world.run(str(body["run_id"])), after=after, pings=pings)
     if body.get("otid"):
         run_id = world.redis.run_of(str(body["otid"]))
         if run_id is None:
             text = f"No run found for otid={body['otid']}. The run may have expired or never existed."
             raise detail(404, text)
-        return join(world, world.run(run_id).id, after=after, pings=pings)
+        return resume(world, world.run(run_id), after=after, pings=pings)
     agent_id = str(body["agent_id"]) if name == "default" and body.get("agent_id") else name
     key = "agent_id" if agent_id.startswith("agent-") else "conversation_id"
     active = [run for run in world.runs.values() if run.active and getattr(run, key) == agent_id]
@@ -94,7 +94,7 @@ async def resume(request: Request) -> Response:
     if not active[-1].background:
         text = "INVALID_ARGUMENT: Run was not created in background mode, so it cannot be retrieved."
         raise detail(400, text)
-    return join(world, active[-1].id, after=after, pings=pings)
+    return resume(world, active[-1], after=after, pings=pings)
 
 
 async def list_messages(request: Request) -> Response:
@@ -170,6 +170,6 @@ ROUTES = [
     Route("/v1/conversations/{conversation_id}", delete, methods=["DELETE"]),
     Route("/v1/conversations/{conversation_id}/messages", send, methods=["POST"]),
     Route("/v1/conversations/{conversation_id}/messages", list_messages, methods=["GET"]),
-    Route("/v1/conversations/{conversation_id}/stream", resume, methods=["POST"]),
+    Route("/v1/conversations/{conversation_id}/stream", resume_stream, methods=["POST"]),
     Route("/v1/conversations/{conversation_id}/cancel", cancel, methods=["POST"]),
 ]

@@ -5,7 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from console.sandbox.answers import Answer
-from console.sandbox.calls import join
+from console.sandbox.calls import resume
 from console.sandbox.errors import detail, no_background
 from console.sandbox.nouns import Run
 from console.sandbox.query import chronological_page, count, flag, one_of, several, world_of
@@ -88,7 +88,7 @@ async def stream(request: Request) -> Response:
     if not world.has_redis:
         raise no_background()
     after = int(str(body.get("starting_after") or 0))
-    return join(world, run.id, after=after, pings=bool(body.get("include_pings")))
+    return resume(world, run, after=after, pings=bool(body.get("include_pings")))
 
 
 async def trace(request: Request) -> Response:

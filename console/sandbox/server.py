@@ -57,6 +57,8 @@ class SandboxServer:
         if self._server is None or self._serving is None:
             return
         self.world.waits.crash()
+        for log in self.world.logs.values():
+            log.die()
         self._server.should_exit = True
         await self._serving
         for task in tuple(self.world.tasks):

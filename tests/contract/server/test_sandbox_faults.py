@@ -160,6 +160,23 @@ async def test_an_otid_is_forgotten_after_three_hours(sandbox: Target) -> None:
     assert await turns(sandbox, agent_id) == 2
 
 
+async def test_a_stream_is_kept_for_three_hours(sandbox: Target) -> None:
+    agent_id = await sandbox.agent()
+    run_id = (await drain(await sandbox.background(agent_id, "x", fresh("otid"))))[0].run_id
+    await sandbox.sandbox("clock", {"seconds": 10_801})
+    with pytest.raises(letta_client.APIStatusError) as caught:
+        await sandbox.client.runs.messages.stream(run_id, starting_after=0)
+    assert caught.value.status_code == 410
+
+
+async def test_a_model_that_times_out_is_504(sandbox: Target) -> None:
+    agent_id = await sandbox.agent()
+    await sandbox.sandbox(f"agents/{agent_id}/behaviour", {"llm_timeout_times": 1})
+    with pytest.raises(letta_client.InternalServerError) as caught:
+        await send(sandbox, agent_id)
+    assert (caught.value.status_code, body_of(caught)["error"]["type"]) == (504, "llm_timeout")
+
+
 async def test_forgotten_runs_are_404_and_their_otids_deliver_again(sandbox: Target) -> None:
     agent_id, otid = await sandbox.agent(), fresh("otid")
     run_id = (await drain(await sandbox.background(agent_id, "x", otid)))[0].run_id

@@ -25,6 +25,9 @@ async def test_a_background_stream_is_refused_with_503(lockless_server: Target) 
     assert caught.value.status_code == 503
     assert "Background streaming requires Redis" in body_of(caught)["detail"]
     assert await lockless_server.messages(agent_id) == []
+    if lockless_server.has_runs:
+        (run,) = await lockless_server.runs(agent_id)
+        assert (run.status, run.stop_reason) == ("failed", None)
 
 
 async def test_there_is_no_lock(lockless_server: Target) -> None:
