@@ -92,20 +92,25 @@ class Settlement:
             self.token,
             self.state,
             self.cause,
-            self.detail,
+            _storable(self.detail),
             self.due_in_ms,
             self.hold,
             self.hold_ms,
             "1" if self.refund else "",
             "open" if self.fate_open else "closed",
-            self.run_id,
-            self.reply,
-            self.stop_reason,
+            _storable(self.run_id),
+            _storable(self.reply),
+            _storable(self.stop_reason),
             self.total_tokens,
             self.forward_id,
             self.forward_digest,
             self.forward_envelope,
         )
+
+
+def _storable(text: str) -> str:
+    """A server's text without halves of surrogate pairs: valid in JSON, but no UTF-8, and one would stop a batch."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
