@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from schemas.context import Context
 from schemas.delivery import Cause
@@ -64,7 +64,10 @@ class Scripts:
         """Puts a message on the stream, once for each id."""
         try:
             status, accepted_at = await self._run(context, "publish", message_id, digest, envelope, size)
-        except OutOfMemoryError:
+        except ResponseError as error:
+            # Redis 6.2 tells of it as of any error in a script.
+            if not isinstance(error, OutOfMemoryError) and "-OOM " not in str(error):
+                raise
             return Published("overloaded", 0)
         return Published(_text(status), int(accepted_at or 0))
 
