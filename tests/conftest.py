@@ -1,9 +1,11 @@
 """Fixtures for every test. Redis comes in three kinds: fakeredis, and every real server found."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import fakeredis
 import pytest
+import structlog
 
 from tests.support.ledger import Ledger
 from tests.support.redis_server import RedisServer, binaries
@@ -11,6 +13,8 @@ from tests.support.time import ScriptTime
 from workers.broker.client import Client, close, connect
 
 REAL = binaries()
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
 def pytest_report_header() -> str:

@@ -17,6 +17,7 @@ class Heartbeat(Service):
     """Tells Redis of this process."""
 
     name = "heartbeat"
+    every_seconds = BEAT_SECONDS
 
     def __init__(self, resources: Resources, services: Sequence[Service], in_flight: Callable[[], int]) -> None:
         super().__init__(resources)
@@ -34,7 +35,6 @@ class Heartbeat(Service):
         }
         key = keys.process(self.resources.process_id)
         await self.resources.client.set(key, json.dumps(sign), px=LIFE_MS)
-        await self.pause(BEAT_SECONDS)
 
     async def finish(self) -> None:
         await self.resources.client.delete(keys.process(self.resources.process_id))

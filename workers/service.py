@@ -6,10 +6,14 @@ again. Starting twice, stopping twice, stopping before or during a start are all
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import TypeVar
 
 from workers.backoff import backoff_ms
 from workers.broker.client import REDIS_AWAY
 from workers.resources import Resources
+
+T = TypeVar("T")
 
 PAUSE_BASE_MS, PAUSE_CAP_MS = 100, 2_000
 
@@ -18,6 +22,8 @@ class Service(ABC):
     """One loop. Subclasses write `step`; `prepare` and `finish` where there is something to open and close."""
 
     name: str
+    every_seconds: float = 0.0
+    """The pause after a step that went well."""
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
@@ -61,15 +67,21 @@ class Service(ABC):
     def wake(self) -> None:  # noqa: B027  # most have no need of it
         """Called when the end is asked for; a service that waits on something of its own stops waiting."""
 
+    async def unless_stopping(self, waiting: Coroutine[object, object, T]) -> T | None:
+        """Waits for something that changes nothing if it is cut short; None where the end came first."""
+        task = asyncio.create_task(waiting)
+        ending = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+            return await task if task.done() else None
+        finally:
+            for one in (task, ending):
+                one.cancel()
+            await asyncio.wait({task, ending})
+
     async def pause(self, seconds: float) -> None:
         """Waits, but not past the end."""
-        waiting = asyncio.create_task(self._stopping.wait())
-        sleeping = asyncio.create_task(self.resources.clock.sleep(seconds))
-        try:
-            await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (waiting, sleeping):
-                task.cancel()
+        await self.unless_stopping(self.resources.clock.sleep(seconds))
 
     async def _supervise(self) -> None:
         log = self.resources.log.process.bind(service=self.name)
@@ -91,6 +103,8 @@ class Service(ABC):
                         log.info("ready")
                     self.ready = True
                     failures = 0
+                    if self.every_seconds:
+                        await self.pause(self.every_seconds)
                     continue
                 self.ready = prepared = False
                 failures += 1

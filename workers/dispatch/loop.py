@@ -51,12 +51,11 @@ class Dispatcher(Service):
     async def step(self) -> None:
         self._collect()
         streams = {keys.of(_context(tenant)).tasks: tenant for tenant in await self._readable()}
-        answer = await self.resources.client.xread(
-            {**dict.fromkeys(streams, "0"), keys.control(): self._control},
-            count=BATCH,
-            block=self._patience_ms(),
+        read_from = {**dict.fromkeys(streams, "0"), keys.control(): self._control}
+        answer = await self.unless_stopping(
+            self.resources.client.xread(read_from, count=BATCH, block=self._patience_ms())
         )
-        for name, entries in answer:
+        for name, entries in answer or ():
             stream = name.decode()
             if stream == keys.control():
                 self._control = entries[-1][0].decode()

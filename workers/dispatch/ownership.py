@@ -22,6 +22,7 @@ class Ownership(Service):
     """Keeps and shares out the leases on streams."""
 
     name = "ownership"
+    every_seconds = RENEW_SECONDS
 
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
@@ -41,7 +42,6 @@ class Ownership(Service):
 
     async def step(self) -> None:
         await self.refresh()
-        await self.pause(RENEW_SECONDS)
 
     async def refresh(self) -> None:
         """Renews what is ours, claims what is free up to our share, gives up what is over it."""

@@ -26,6 +26,7 @@ class Keeper(Service):
     """Every lease of this process."""
 
     name = "keeper"
+    every_seconds = RENEW_SECONDS
 
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
@@ -50,7 +51,6 @@ class Keeper(Service):
         return max(0.0, held.until - self.resources.clock.monotonic())
 
     async def step(self) -> None:
-        await self.pause(RENEW_SECONDS)
         await self.renew()
 
     async def renew(self) -> None:
