@@ -6,6 +6,7 @@ know survive a round trip; a version it does not know is refused.
 
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -27,6 +28,8 @@ MAX_CONTENT_BYTES = 256 * 1024
 MAX_METADATA_BYTES = 64 * 1024
 MAX_TTL_SECONDS = 366 * 24 * 3600
 HOP_LIMIT = 8
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Token = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
@@ -148,16 +151,17 @@ class Envelope(BaseModel):
     def expires_at_ms(self, accepted_ms: int) -> int | None:
         """When the message expires, in epoch milliseconds, given when it was accepted; None: never."""
         if self.ttl is not None:
-            return accepted_ms + int(self.ttl * 1000)
-        return int(self.expires_at.timestamp() * 1000) if self.expires_at is not None else None
+            return accepted_ms + round(self.ttl * 1000)
+        return (self.expires_at - EPOCH) // MILLISECOND if self.expires_at is not None else None
 
     def not_before_ms(self) -> int | None:
         """The earliest time of a turn, in epoch milliseconds; None: at once."""
-        return int(self.not_before.timestamp() * 1000) if self.not_before is not None else None
+        # Up to the next whole one: never before its time. Whole numbers, because a float of seconds may lie below.
+        return -((EPOCH - self.not_before) // MILLISECOND) if self.not_before is not None else None
 
     def to_wire(self) -> str:
-        """JSON without what was left out, unknown fields included."""
-        return self.model_dump_json(exclude_none=True, exclude_defaults=True)
+        """JSON without what was left out, unknown fields included, whatever their value."""
+        return self.model_dump_json(exclude_defaults=True)
 
     def digest(self) -> str:
         """Tells the same message from another one under the same id.
