@@ -2,8 +2,8 @@
 -- letter, freed lease and the next ready mark are one step. A worker that lost its lease is refused; one that was
 -- only late, while nobody else has taken the delivery since, is not.
 -- KEYS: the tenant's root
--- ARGV: seed settlements... (each: delivery_id agent token state cause detail due_in_ms hold_scope hold_ms refund
---   fate run_id reply stop_reason total_tokens reply_message_id reply_digest reply_envelope)
+-- ARGV: seed settlements... (each: delivery_id agent token state cause detail due_in_ms hold hold_ms refund
+--   fate_open run_id reply stop_reason total_tokens forward_id forward_digest forward_envelope)
 -- RETURNS: {next_look_ms, {result...}, pools to ring...}; result is settled, already or lost
 local seed, STRIDE = ARGV[1], 18
 
