@@ -1,12 +1,15 @@
 """What became of a call that was cut. A look never begins a turn."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from schemas.outcome import FateUnknown, Rejected, Replied
 from tests.contract.adapter.bench import TOOL, Bench
+from workers.clock import SystemClock
 from workers.turn.letta.contract import CannotTell, Ended, NotDelivered, StillRunning
+from workers.turn.letta.fate import Search
 
 
 def text_of(fate: object) -> str:
@@ -90,14 +93,28 @@ async def test_a_run_id_nobody_knows_is_no_obstacle(recording: Bench) -> None:
     assert text_of(await recording.look(call, "nonsense")) == "here"
 
 
-async def test_a_message_deep_in_the_thread_is_found(recording: Bench) -> None:
-    agent = await recording.agent(tools=[TOOL])
-    call = await recording.call("[[say found]]", agent=agent)
-    await recording.turn(call)
-    for _ in range(3):
-        steps = "".join(f'[[tool {TOOL} {{"query": "x"}}]]' for _ in range(4))
-        await recording.turn(await recording.call(f"{steps} [[say later]]", agent=agent))
-    assert text_of(await recording.look(call)) == "found"
+async def test_a_message_deep_in_the_thread_is_found_page_by_page(bench: Bench) -> None:
+    """By the thread alone, in pages of four, of which some hold no user message at all."""
+    agent = await bench.agent(tools=[TOOL])
+    call = await bench.call("[[say found]]", agent=agent)
+    await bench.turn(call)
+    steps = "".join(f'[[tool {TOOL} {{"query": "x"}}]]' for _ in range(5))
+    for _ in range(2):
+        await bench.turn(await bench.call(f"{steps} [[say later]]", agent=agent))
+    search = Search(bench.client, SystemClock(), call, 0, settle_seconds=0, orphaned_seconds=900, page_size=4)
+    fate = await search.fate(replace(bench.abilities, joins=False, lists_runs=False), None)
+    assert text_of(fate) == "found"
+
+
+async def test_a_run_that_was_cancelled_says_so(joining: Bench) -> None:
+    call = await joining.call("[[delay 2]] hello")
+
+    async def cancel(run_id: str) -> None:
+        await joining.client.agents.messages.cancel(call.agent, run_ids=[run_id])
+
+    outcome = await joining.letta.turn(joining.context, call, cancel)
+    assert isinstance(outcome, Replied)
+    assert outcome.stop_reason == "cancelled"
 
 
 async def test_an_approval_asked_for_is_a_reply(bench: Bench) -> None:

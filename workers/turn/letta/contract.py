@@ -98,6 +98,10 @@ class LettaPort(Protocol):
         runs, at most `call.deadline_seconds`.
 
         Raises:
+            LettaUnavailableError: the server could not be asked. It may know: look again later. Not
+                `CannotTell`, which is for what no further look would tell.
+
+        Raises:
             LettaUnavailableError: the server could not be asked; the fate stays open.
         """
 

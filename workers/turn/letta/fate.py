@@ -33,8 +33,7 @@ _SKEW = timedelta(seconds=5)
 """How far the server's clock may be from the one that stamped the call."""
 _THREAD_SKEW = timedelta(minutes=10)
 """The same for the search of the thread, where going too far costs only a page."""
-_PAGE = 100
-_PAGES = 20
+_MOST_PAGES = 20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
 _UNSEEN_SECONDS = 10.0
 """Where only the thread can be read: how long to wait for a first step to show itself."""
@@ -56,6 +55,7 @@ class Search:
         *,
         settle_seconds: float,
         orphaned_seconds: float,
+        page_size: int = 100,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -63,6 +63,7 @@ class Search:
         self._opened_at = datetime.fromtimestamp(opened_at_ms / 1_000, UTC)
         self._settle_seconds = settle_seconds
         self._orphaned_after = timedelta(seconds=orphaned_seconds)
+        self._page_size = page_size
         self._until = clock.monotonic() + call.deadline_seconds
         self._pause = _FIRST_PAUSE
         self.run_id: str | None = None
@@ -182,7 +183,7 @@ class Search:
 
         A failed run without messages is neither: nothing of it landed.
         """
-        runs = await self._client.runs.list(agent_id=self._call.agent, order="desc", limit=_PAGE)
+        runs = await self._client.runs.list(agent_id=self._call.agent, order="desc", limit=self._page_size)
         silent: list[str] = []
         for run in runs.items:
             if run.created_at is not None and run.created_at < self._opened_at - _SKEW:
@@ -202,8 +203,10 @@ class Search:
         """
         after: list[Any] = []
         before: str | letta_client.Omit = letta_client.omit
-        for _ in range(_PAGES):
-            page = await self._client.agents.messages.list(self._call.agent, order="desc", limit=_PAGE, before=before)
+        for _ in range(_MOST_PAGES):
+            page = await self._client.agents.messages.list(
+                self._call.agent, order="desc", limit=self._page_size, before=before
+            )
             if not page.items:
                 break
             items = sorted(page.items, key=_date_of)
@@ -252,7 +255,9 @@ class Search:
         return all(_date_of(message) < line for message in await self._messages_of(run.id))
 
     async def _messages_of(self, run_id: str) -> list[Any]:
-        return [message async for message in self._client.runs.messages.list(run_id, order="asc", limit=_PAGE)]
+        return [
+            message async for message in self._client.runs.messages.list(run_id, order="asc", limit=self._page_size)
+        ]
 
     async def _usage_of(self, run_id: str) -> Usage:
         """What the run cost, as far as the server says: not worth failing for."""

@@ -34,8 +34,8 @@ class RestLetta:
 
     `settle_seconds`: how long to wait before "nothing of it is there" is believed, for a request that was
     on its way. `orphaned_seconds`: how long a run may show nothing before it counts as left behind by a
-    server that died (LETTA.md section 4); a model may hang for ten minutes. `page_size`: agents a page, at
-    some 6.7 kB each, parsed without a pause.
+    server that died (LETTA.md section 4); a model may hang for ten minutes. `page_size`: agents a page (some
+    6.7 kB each, parsed without a pause), and messages and runs.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class RestLetta:
             opened_at_ms,
             settle_seconds=self._settle_seconds,
             orphaned_seconds=self._orphaned_seconds,
+            page_size=self._page_size,
         )
         limit = asyncio.timeout(call.deadline_seconds)
         try:
