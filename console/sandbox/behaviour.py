@@ -8,23 +8,34 @@ _FLAGS = frozenset({"hang", "drop", "reset_before", "reset_after", "orphan", "bu
 
 @dataclass(slots=True)
 class Behaviour:
-    """Faults of one agent or of all. In a count, -1 means every time, 0 never, n the next n times."""
+    """Faults of one agent or of all. In a count, -1 means every time, 0 never, n the next n times.
 
+    The flags `hang`, `drop`, `reset_before`, `reset_after`, `orphan` and `busy` set to true mean "every time".
+    """
+
+    # how slow: each call of the model, and each answer after the turn is over (a stream: before its start)
     latency_seconds: float = 0.0
     slow_first_byte_seconds: float = 0.0
+    # a failing server: `letta` refuses before the turn with body `detail`, `llm` fails inside it with body
+    # `error.type`; the server asks the model three times on 408, 409, 429 and 5xx, and each try uses one up
     fail_status: int = 0
     fail_times: int = _ALWAYS
     fail_where: str = "letta"
     fail_step: int = 1
     retry_after_seconds: float | None = None
+    # 409 CONVERSATION_BUSY, whatever the lock
     busy_times: int = 0
+    # the model never answers; or the server gives up on it with 504
     hang_times: int = 0
     llm_timeout_times: int = 0
-    drop_times: int = 0
+    # the connection: reset before the turn begins, reset once it began, dropped instead of its answer
     reset_before_times: int = 0
     reset_after_times: int = 0
+    drop_times: int = 0
+    # the server dies under the run, in this step: nothing more lands, no lock is freed, the run stays open
     orphan_times: int = 0
     orphan_step: int = 1
+    # so many turns at once, the rest waits inside; 0 is no limit
     max_concurrent: int = 0
 
     def happens(self, fault: str) -> bool:

@@ -8,7 +8,7 @@ from console.sandbox.answers import Answer
 from console.sandbox.calls import resume
 from console.sandbox.errors import detail, no_background
 from console.sandbox.nouns import Run
-from console.sandbox.query import chronological_page, count, flag, one_of, several, world_of
+from console.sandbox.query import chronological_page, count, flag, one_of, page, several, world_of
 from console.sandbox.reading import read_object
 from console.sandbox.wire import message_json, run_json, run_usage_json, step_json
 from console.sandbox.world import World
@@ -71,7 +71,9 @@ async def list_steps(request: Request) -> Response:
     """The model calls of a run, newest first."""
     world, run = _world(request), _run(request)
     agent = world.agents.get(run.agent_id)
+    query = request.query_params
     steps = run.steps if one_of(request, "order", ("desc", "asc")) == "asc" else run.steps[::-1]
+    steps = page(steps, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 100))
     return Answer([step_json(run, step, agent.model if agent else "unknown") for step in steps])
 
 

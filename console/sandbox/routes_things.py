@@ -10,7 +10,7 @@ from console.sandbox.answers import Answer
 from console.sandbox.errors import Refusal, detail, not_found
 from console.sandbox.ids import new_id
 from console.sandbox.nouns import Agent, Block, JsonObject, Tool
-from console.sandbox.query import count, page, world_of
+from console.sandbox.query import T, count, page, world_of
 from console.sandbox.reading import read_object
 from console.sandbox.wire import RELATIONS, agent_json, block_json, tool_json
 from console.sandbox.world import World
@@ -37,7 +37,7 @@ async def list_blocks(request: Request) -> Response:
     """Blocks, by label or name of the block."""
     query = request.query_params
     rows = [each for each in world_of(request).blocks.values() if query.get("label") in {None, each.label}]
-    rows = page(rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 50))
+    rows = _page(request, rows)
     return Answer([block_json(each) for each in rows])
 
 
@@ -66,7 +66,20 @@ async def delete_block(request: Request) -> Response:
 async def list_agent_blocks(request: Request) -> Response:
     """The blocks of an agent."""
     world, agent = _agent(request)
-    return Answer([block_json(world.blocks[each]) for each in agent.block_ids])
+    rows = [world.blocks[each] for each in agent.block_ids]
+    return Answer([block_json(each) for each in _page(request, rows)])
+
+
+async def retrieve_agent_block(request: Request) -> Response:
+    """A block of an agent, by its label."""
+    return Answer(block_json(_labelled(request)))
+
+
+async def update_agent_block(request: Request) -> Response:
+    """Change a block of an agent, by its label."""
+    block = _labelled(request)
+    _fill(block, await read_object(request))
+    return Answer(block_json(block))
 
 
 async def attach_block(request: Request) -> Response:
@@ -92,7 +105,7 @@ async def list_tools(request: Request) -> Response:
     query = request.query_params
     names = frozenset([query["name"]] if "name" in query else query.getlist("names"))
     rows = [each for each in world_of(request).tools.values() if not names or each.name in names]
-    rows = page(rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 50))
+    rows = _page(request, rows)
     return Answer([tool_json(each) for each in rows])
 
 
@@ -125,7 +138,8 @@ async def delete_tool(request: Request) -> Response:
 async def list_agent_tools(request: Request) -> Response:
     """The tools of an agent."""
     world, agent = _agent(request)
-    return Answer([tool_json(world.tools[each]) for each in agent.tool_ids if each in world.tools])
+    rows = [world.tools[each] for each in agent.tool_ids if each in world.tools]
+    return Answer([tool_json(each) for each in _page(request, rows)])
 
 
 async def attach_tool(request: Request) -> Response:
@@ -143,6 +157,12 @@ async def detach_tool(request: Request) -> Response:
     return Answer(agent_json(world, agent, RELATIONS))
 
 
+def _page(request: Request, rows: list[T]) -> list[T]:
+    """Paged, or the SDK's iteration would never end."""
+    query = request.query_params
+    return page(rows, after=query.get("after"), before=query.get("before"), limit=count(request, "limit", 50))
+
+
 def _agent(request: Request) -> tuple[World, Agent]:
     world = world_of(request)
     return world, world.agent(request.path_params["agent_id"])
@@ -154,6 +174,14 @@ def _block(request: Request) -> Block:
     if found is None:
         raise detail(404, f"Block with id '{block_id}' not found")
     return found
+
+
+def _labelled(request: Request) -> Block:
+    (world, agent), label = _agent(request), request.path_params["label"]
+    for block_id in agent.block_ids:
+        if world.blocks[block_id].label == label:
+            return world.blocks[block_id]
+    raise detail(404, f"No block with label '{label}' found for agent '{agent.id}'")
 
 
 def _tool(request: Request) -> Tool:
@@ -191,6 +219,8 @@ ROUTES = [
     Route("/v1/blocks/{block_id}", update_block, methods=["PATCH"]),
     Route("/v1/blocks/{block_id}", delete_block, methods=["DELETE"]),
     Route(_CORE, list_agent_blocks, methods=["GET"]),
+    Route(_CORE + "/{label}", retrieve_agent_block, methods=["GET"]),
+    Route(_CORE + "/{label}", update_agent_block, methods=["PATCH"]),
     Route(_CORE + "/attach/{block_id}", attach_block, methods=["PATCH"]),
     Route(_CORE + "/detach/{block_id}", detach_block, methods=["PATCH"]),
     Route("/v1/tools/", list_tools, methods=["GET"]),

@@ -41,6 +41,7 @@ class SandboxServer:
             log_config=None,
             access_log=False,
             lifespan="off",
+            timeout_keep_alive=65,
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)

@@ -85,7 +85,7 @@ async def test_usage_and_steps_of_a_run(run_server: Target) -> None:
     (run,) = await run_server.runs(agent_id)
     usage = await run_server.client.runs.usage.retrieve(run.id)
     assert usage.total_tokens == answer.usage.total_tokens
-    assert len((await run_server.client.runs.steps.list(run.id)).items) == 2
+    assert len([step async for step in run_server.client.runs.steps.list(run.id)]) == 2
 
 
 async def test_unknown_and_malformed_runs(run_server: Target) -> None:
