@@ -1,0 +1,69 @@
+"""`postroom doctor`: is this installation well, and which promises hold on it?"""
+# ruff: noqa: FBT002  # typer gives options by name
+
+import typer
+from rich.text import Text
+
+from console.checks import Check, LettaChecks, Level, process_checks, redis_checks, settings_checks
+from console.commands.options import JsonOption
+from console.exits import Code
+from console.output import out, print_json, safe
+from console.session import run, session
+
+SIGNS: dict[Level, Text] = {
+    Level.OK: Text("  ok  ", "green"),
+    Level.WARN: Text(" warn ", "bold yellow"),
+    Level.FAIL: Text(" FAIL ", "bold red"),
+}
+HELP = """Look at Redis, Letta, the clocks and the services, and say which promises hold.
+
+Exit code 0 when all is well or only warned of, 1 when something fails.
+
+[bold]Examples[/bold]
+
+  postroom doctor
+
+  postroom doctor --json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("doctor", help=HELP, rich_help_panel="Operate")(doctor)
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    checks = run(_look())
+    failed = any(check.level is Level.FAIL for check in checks)
+    if as_json:
+        print_json({"ok": not failed, "checks": [check.document() for check in checks]})
+    else:
+        _show(checks)
+    if failed:
+        raise typer.Exit(Code.FAILED)
+
+
+async def _look() -> list[Check]:
+    async with session() as opened:
+        checks = [check async for check in redis_checks(opened)]
+        if checks[0].level is Level.FAIL and len(checks) == 1:
+            return checks
+        letta = LettaChecks(opened)
+        checks += [check async for check in letta.run()]
+        checks += [check async for check in process_checks(opened)]
+        simulated = letta.abilities.simulated if letta.abilities else None
+        return [*checks, *settings_checks(opened.settings, simulated=simulated)]
+
+
+def _show(checks: list[Check]) -> None:
+    console = out()
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        line = SIGNS[check.level].copy()
+        line.append(f" {safe(check.name):<{width}}  ", style="dim")
+        line.append(safe(check.found))
+        console.print(line, soft_wrap=True)
+        if check.do:
+            console.print(Text(f"{'':<{width + 9}}→ {safe(check.do)}", style="yellow"), soft_wrap=True)
+    counts = {level: sum(check.level is level for check in checks) for level in Level}
+    console.print(f"\n{counts[Level.OK]} ok, {counts[Level.WARN]} to look at, {counts[Level.FAIL]} failed")
