@@ -1,13 +1,31 @@
-"""How long to wait before trying again: exponential, capped, with full jitter above a floor. Pure arithmetic."""
+"""How long a failed delivery waits before its next attempt."""
 
-from random import Random
+from collections.abc import Callable
+
+_FLOOR = 0.1
+"""Share of the step that is always waited: full jitter alone may come back at once."""
+_MOST_DOUBLINGS = 62
+"""Past any cap in milliseconds; keeps the arithmetic small for absurd attempts."""
 
 
-def backoff_ms(attempt: int, *, base_ms: int, cap_ms: int, random: Random) -> int:
+def backoff_ms(
+    attempt: int,
+    *,
+    base_ms: int,
+    cap_ms: int,
+    random: Callable[[], float],
+    retry_after_ms: int | None = None,
+) -> int:
     """Milliseconds to wait after the `attempt`th failure, counted from 1.
 
-    Between half of base * 2^(attempt - 1), never more than the cap, and the whole of it: apart enough that those
-    who failed together do not come back together, and never at once.
+    Full jitter: evenly spread between a tenth of the step and the step, which doubles from `base_ms` up to
+    `cap_ms`, so that what failed together does not come back together. `random` gives numbers from 0 up to 1.
+    What the server asked for (`retry_after_ms`) wins where it is longer, even beyond the cap: coming sooner
+    is certain to be refused.
     """
-    ceiling = min(cap_ms, base_ms * 2 ** min(attempt - 1, 30))
-    return int(random.uniform(ceiling / 2, ceiling))
+    if attempt < 1 or base_ms < 1 or cap_ms < base_ms:
+        raise ValueError(f"expected attempt >= 1 and 1 <= base <= cap, got {attempt}, {base_ms}, {cap_ms}")
+    step = min(cap_ms, base_ms << min(attempt - 1, _MOST_DOUBLINGS))
+    floor = max(1, int(step * _FLOOR))
+    wait = floor + int((step - floor) * random())
+    return max(wait, retry_after_ms or 0)

@@ -20,6 +20,7 @@ from workers.broker.arq import DRAIN, connect_arq, deserialize, is_job_id, seria
 from workers.broker.client import BLOCK_SECONDS, REDIS_AWAY, close
 from workers.resources import Resources
 from workers.service import Service
+from workers.tasks import end
 from workers.turn.drain import SLICE_SECONDS, Drain, Hands
 from workers.turn.slots import Slots
 
@@ -102,8 +103,7 @@ class PoolWorker(Worker):
         try:
             await asyncio.wait(waits, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
-                wait.cancel()
+            await end(*waits)
 
 
 class PoolService(Service):
@@ -131,8 +131,7 @@ class PoolService(Service):
     async def finish(self) -> None:
         """Picks nothing up any more, and lets what runs finish."""
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait({self._listening})
+            await end(self._listening)
         drains = list(self._worker.tasks.values())
         if drains:
             await asyncio.wait(drains)

@@ -12,6 +12,7 @@ from typing import TypeVar
 from workers.backoff import backoff_ms
 from workers.broker.client import REDIS_AWAY
 from workers.resources import Resources
+from workers.tasks import end
 
 T = TypeVar("T")
 
@@ -61,8 +62,7 @@ class Service(ABC):
             return
         done, _ = await asyncio.wait({task}, timeout=grace_seconds)
         if not done:
-            task.cancel()
-            await asyncio.wait({task})
+            await end(task)
 
     def wake(self) -> None:  # noqa: B027  # most have no need of it
         """Called when the end is asked for; a service that waits on something of its own stops waiting."""
@@ -75,9 +75,7 @@ class Service(ABC):
             await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
             return await task if task.done() else None
         finally:
-            for one in (task, ending):
-                one.cancel()
-            await asyncio.wait({task, ending})
+            await end(task, ending)
 
     async def pause(self, seconds: float) -> None:
         """Waits, but not past the end."""
@@ -108,7 +106,9 @@ class Service(ABC):
                     continue
                 self.ready = prepared = False
                 failures += 1
-                pause = backoff_ms(failures, base_ms=PAUSE_BASE_MS, cap_ms=PAUSE_CAP_MS, random=self.resources.random)
+                pause = backoff_ms(
+                    failures, base_ms=PAUSE_BASE_MS, cap_ms=PAUSE_CAP_MS, random=self.resources.random.random
+                )
                 await self.pause(pause / 1000)
         finally:
             self.ready = False

@@ -22,7 +22,12 @@ class Settings(BaseSettings):
     """One frozen object for a whole process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="POSTROOM_", env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, frozen=True, extra="ignore"
+        env_prefix="POSTROOM_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
     )
 
     redis_url: SecretStr | None = Field(

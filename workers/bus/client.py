@@ -7,7 +7,7 @@ async with TenantClient.open("redis://localhost:6379/0", tenant="acme") as acme:
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Self
 
@@ -29,6 +29,8 @@ from workers.ids import new_message_id
 from workers.resources import Resources, build
 from workers.telemetry import to_envelope
 
+LOOK_EVERY_SECONDS = 5.0
+"""Who waits looks at the receipt this often, whether or not an event came."""
 PUBLISH_PAUSES_SECONDS = (0.1, 0.3, 1.0)
 """A publish that Redis did not confirm is tried again under the same id: it cannot double."""
 
@@ -145,21 +147,23 @@ class TenantClient:
             DeadlineError: it is not final within `within` seconds.
             NotFoundError: no such message in this tenant.
         """
+        over_at = self._resources.clock.monotonic() + within
+        async with self._listener.watch(message_id) as changed:
+            while (left := over_at - self._resources.clock.monotonic()) > 0:
+                changed.clear()
+                receipt = await self._receipt_if_redis_answers(message_id)
+                if receipt is not None and receipt.is_final:
+                    return receipt
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, LOOK_EVERY_SECONDS)):
+                        await changed.wait()
+        raise DeadlineError(f"message {message_id} has not come to its end within {within:g} s; it goes on")
+
+    async def _receipt_if_redis_answers(self, message_id: MessageId) -> Receipt | None:
         try:
-            async with asyncio.timeout(within), self._listener.watch(message_id) as changed:
-                while True:
-                    changed.clear()
-                    try:
-                        receipt = await self.receipt(message_id)
-                    except REDIS_AWAY:
-                        receipt = None
-                    if receipt is not None and receipt.is_final:
-                        return receipt
-                    await changed.wait()
-        except TimeoutError:
-            raise DeadlineError(
-                f"message {message_id} has not come to its end within {within:g} s; it goes on"
-            ) from None
+            return await self.receipt(message_id)
+        except REDIS_AWAY:
+            return None
 
     async def cancel(self, message_id: MessageId) -> Receipt:
         """Takes a message back: it either wins, or came too late; never both.

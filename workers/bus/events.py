@@ -12,6 +12,7 @@ from schemas.ids import MessageId
 from workers.broker import keys
 from workers.broker.client import BLOCK_SECONDS, REDIS_AWAY, Client
 from workers.clock import Clock
+from workers.tasks import end
 
 PAUSE_SECONDS = 0.5
 BATCH = 500
@@ -53,8 +54,7 @@ class Listener:
     async def close(self) -> None:
         """Stops reading."""
         if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait({self._reader})
+            await end(self._reader)
             self._reader = None
 
     async def _last_entry(self) -> str:

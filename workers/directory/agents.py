@@ -19,8 +19,8 @@ from workers.errors import LettaUnavailableError
 
 FRESH_SECONDS = 300.0
 """A list older than this is read again."""
-RELOAD_SECONDS = 2.0
-"""A miss reads the list again at most this often: unknown names must not become a load on Letta."""
+RELOAD_SECONDS = 1.0
+"""A tenant's list is read again at most this often: unknown names must not become a load on Letta."""
 _READ_AT = "*"
 
 
@@ -44,6 +44,7 @@ class _Roster:
     by_id: dict[AgentId, Agent]
     by_name: dict[str, tuple[AgentId, ...]]
     read_at: float
+    """When the reading began, monotonic."""
 
     @classmethod
     def of(cls, agents: list[Agent], read_at: float) -> "_Roster":
@@ -71,27 +72,30 @@ class Directory:
         self._rosters: dict[TenantId, _Roster] = {}
         self._locks: dict[TenantId, asyncio.Lock] = {}
 
-    async def find(self, context: Context, address: str) -> Found:
+    async def find(self, context: Context, address: str, *, seen_at: float) -> Found:
         """The agent of that id or exact name.
+
+        `seen_at` is when the address was seen (monotonic): "unknown" is only believed of a list that was read
+        after it, so that an agent made a moment before its first message is found.
 
         Raises:
             LettaUnavailableError: it is not known, and the source cannot be asked now.
         """
         roster = await self._roster(context)
         found = roster.find(address)
-        if isinstance(found, Agent) or self._age(roster) < RELOAD_SECONDS:
+        if isinstance(found, Agent) or roster.read_at >= seen_at:
             return found
         return (await self._reload(context, than=roster)).find(address)
 
-    async def confirm(self, context: Context, agent_id: AgentId) -> Agent | None:
+    async def confirm(self, context: Context, agent_id: AgentId, *, seen_at: float) -> Agent | None:
         """The agent, if it carries the tenant's tag; checked once for each cached agent, before a call.
 
-        A source that is away does not matter for an agent known before.
+        A source that is away does not matter for an agent known before. `seen_at` as for `find`.
 
         Raises:
             LettaUnavailableError: the agent is not known, and the source cannot be asked now.
         """
-        found = await self.find(context, agent_id)
+        found = await self.find(context, agent_id, seen_at=seen_at)
         return found if isinstance(found, Agent) and found.belongs_to(context.tenant) else None
 
     async def all(self, context: Context) -> list[Agent]:
@@ -135,8 +139,11 @@ class Directory:
             newer = self._rosters.get(context.tenant)
             if newer is not None and newer is not than:
                 return newer
+            if newer is not None and self._age(newer) < RELOAD_SECONDS:
+                await self._clock.sleep(RELOAD_SECONDS - self._age(newer))
+            began_at = self._clock.monotonic()
             agents = [agent async for agent in self._source.agents(context) if agent.belongs_to(context.tenant)]
-            roster = _Roster.of(agents, self._clock.monotonic())
+            roster = _Roster.of(agents, began_at)
             self._rosters[context.tenant] = roster
             await self._store(context, agents)
             return roster

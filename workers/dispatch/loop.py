@@ -104,9 +104,10 @@ class Dispatcher(Service):
     async def _dispatch(self, context: Context, entries: Entries) -> None:
         moves: list[Move] = []
         refusals: list[Refused] = []
+        seen_at = self.resources.clock.monotonic()
         try:
             for entry_id, fields in entries:
-                routed = await route(context, self._directory, entry_id.decode(), fields or {})
+                routed = await route(context, self._directory, entry_id.decode(), fields or {}, seen_at=seen_at)
                 if isinstance(routed, Move):
                     moves.append(routed)
                 else:

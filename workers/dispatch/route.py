@@ -25,8 +25,10 @@ class Refused:
     detail: str
 
 
-async def route(context: Context, directory: Directory, entry_id: str, fields: Mapping[bytes, bytes]) -> Move | Refused:
-    """Reads one entry and finds its recipient.
+async def route(
+    context: Context, directory: Directory, entry_id: str, fields: Mapping[bytes, bytes], *, seen_at: float
+) -> Move | Refused:
+    """Reads one entry, which left the stream at `seen_at` (monotonic), and finds its recipient.
 
     Raises:
         LettaUnavailableError: the recipient is not known and Letta cannot be asked now; the entry stays.
@@ -40,7 +42,7 @@ async def route(context: Context, directory: Directory, entry_id: str, fields: M
     except door.Refusal as refusal:
         return Refused(entry_id, refusal.message_id or own_id, refusal.cause, str(refusal))
     message_id = envelope.id or own_id
-    found = await directory.find(context, envelope.to.agent)
+    found = await directory.find(context, envelope.to.agent, seen_at=seen_at)
     match found:
         case UnknownAgent():
             return Refused(entry_id, message_id, Cause.UNKNOWN_AGENT, "to.agent: the tenant has no such agent")

@@ -1,7 +1,7 @@
 """A call begins soon after its take, or not at all.
 
-The rate windows were charged at the take, and are longer than a minute by CALL_WITHIN_MS: a call that begins
-later could crowd the next window. And a lease that is nearly over may be another worker's before the call is out.
+The rate windows were charged at the take and have a pad (WINDOW_PAD_MS): a call that begins later than part of
+it could crowd the next window. And a lease that is nearly over may be another worker's before the call is out.
 """
 
 from schemas.delivery import Cause

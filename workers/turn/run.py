@@ -3,6 +3,7 @@
 Read `run` as the table of contents. What it is given is one frozen record; what comes out is one settlement.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -113,7 +114,7 @@ class TurnRunner:
     async def _judge(self, turn: Turn, context: Context) -> Settlement | None:
         """The policies' word; None: it may go."""
         try:
-            agent = await self._directory.confirm(context, turn.taken.agent)
+            agent = await self._directory.confirm(context, turn.taken.agent, seen_at=turn.asked_at)
         except UNASKABLE as error:
             waiting = Wait(AWAY_MS, Cause.RETURNED, f"the agent cannot be looked up: {type(error).__name__}")
             return self._ending.of_verdict(turn.taken, waiting)
@@ -138,7 +139,8 @@ class TurnRunner:
 
     async def _call(self, turn: Turn, context: Context, span: Running) -> Settlement:
         async def run_named(run_id: str) -> None:
-            await self._record_run(turn, context, run_id)
+            # In a task of its own: the adapter's deadline must not end inside a Redis call (workers/tasks.py).
+            await asyncio.shield(asyncio.create_task(self._record_run(turn, context, run_id)))
 
         started = self._limit.started()
         counted = False

@@ -91,10 +91,11 @@ class Ending:
             taken.attempt,
             base_ms=int(self.settings.backoff_base_seconds * 1000),
             cap_ms=int(self.settings.backoff_cap_seconds * 1000),
-            random=self.random,
+            random=self.random.random,
+            retry_after_ms=failed.retry_after_ms,
         )
         waiting = _settle(taken, State.WAITING, Cause.BACKOFF, failed.detail)
-        return replace(waiting, due_in_ms=max(pause, failed.retry_after_ms or 0))
+        return replace(waiting, due_in_ms=pause)
 
     def _replied(self, taken: Taken, envelope: Envelope, replied: Replied, trace: TraceContext | None) -> Settlement:
         detail = "" if replied.text else f"the reply is empty: the turn ended by {replied.stop_reason}"

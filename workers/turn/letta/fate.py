@@ -5,6 +5,8 @@ since the call was opened, the agent's thread. LETTA.md sections 2 to 4 say what
 above all that nothing of a turn is visible before its first step has ended.
 """
 
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -14,7 +16,7 @@ import letta_client
 from letta_client import AsyncLetta
 from letta_client.types.agents import Run
 
-from schemas.outcome import FateUnknown, Replied, Usage
+from schemas.outcome import Replied, Usage
 from workers.clock import Clock
 from workers.turn.letta.classify import from_event, from_stop
 from workers.turn.letta.contract import (
@@ -26,7 +28,7 @@ from workers.turn.letta.contract import (
     NotDelivered,
     StillRunning,
 )
-from workers.turn.letta.reading import Reading, StreamError, events_of, usage_of
+from workers.turn.letta.reading import Reading, events_of, usage_of
 from workers.turn.letta.transport import turn_timeout
 
 _SKEW = timedelta(seconds=5)
@@ -73,9 +75,7 @@ class Search:
         """Searches until it knows, or until the call's deadline."""
         self.run_id = run_id
         if abilities.joins and run_id is None:
-            known = await self._join()
-            if known is not None:
-                return known
+            self.run_id = await self._run_by_otid()
         if self.run_id is not None:
             known = await self._wait_for(self.run_id)
             if known is not None:
@@ -85,8 +85,12 @@ class Search:
             return await self._search_runs(joins=abilities.joins)
         return await self._search_thread()
 
-    async def _join(self) -> Fate | None:
-        """Resumes the call by its otid and reads it to its end. None: the server knows no such otid."""
+    async def _run_by_otid(self) -> str | None:
+        """The run that the call began, or None where the server knows no such otid.
+
+        Resumes the call's stream for its first event only: a stream whose server died pings for ever
+        (LETTA.md section 3), while the run's own record tells how long it has been silent.
+        """
         call = self._call
         try:
             stream = await self._client.conversations.messages.stream(
@@ -94,23 +98,19 @@ class Search:
                 agent_id=letta_client.omit if call.conversation else call.agent,
                 otid=call.otid,
                 include_pings=True,
-                timeout=turn_timeout(),
+                timeout=turn_timeout(self._client),
             )
         except letta_client.APIStatusError as error:
             if error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
                 return None
             raise
         reading = Reading()
-        try:
-            async for event in events_of(stream):
+        async with aclosing(events_of(stream)) as events:
+            async for event in events:
                 reading.take(event)
-                self.run_id = reading.run_id
-        except StreamError as error:
-            if isinstance(error.reason, letta_client.APIStatusError):
-                return Ended(from_event(error.reason.body, hidden=call.content))
-            return None
-        outcome = reading.outcome(hidden=call.content)
-        return None if isinstance(outcome, FateUnknown) else Ended(outcome)
+                if reading.run_id is not None:
+                    break
+        return reading.run_id
 
     async def _wait_for(self, run_id: str, *, sure: bool = True) -> Fate | None:
         """Waits for the run's end. None: it is not there, or it is another message's run.
@@ -149,7 +149,7 @@ class Search:
         reading = Reading(run_id=run.id)
         reading.take_all(messages)
         stop_reason = "cancelled" if run.status == "cancelled" else run.stop_reason or "end_turn"
-        return Ended(Replied(reading.text, stop_reason, run.id, await self._usage_of(run.id)))
+        return Ended(Replied(reading.text, stop_reason, run.id, await self._usage_of(run.id, messages)))
 
     async def _search_runs(self, *, joins: bool) -> Fate:
         """Searches the runs since the call was opened, then the thread.
@@ -259,12 +259,15 @@ class Search:
             message async for message in self._client.runs.messages.list(run_id, order="asc", limit=self._page_size)
         ]
 
-    async def _usage_of(self, run_id: str) -> Usage:
+    async def _usage_of(self, run_id: str, messages: list[Any]) -> Usage:
         """What the run cost, as far as the server says: not worth failing for."""
         try:
-            return usage_of(await self._client.runs.usage.retrieve(run_id))
+            usage = usage_of(await self._client.runs.usage.retrieve(run_id))
         except letta_client.APIStatusError:
-            return Usage()
+            usage = Usage()
+        # The record counts tokens only; every message names the step it came from.
+        steps = {getattr(message, "step_id", None) for message in messages} - {None}
+        return replace(usage, steps=len(steps))
 
     async def _settle(self) -> None:
         left = self._until - self._clock.monotonic()

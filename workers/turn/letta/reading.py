@@ -1,6 +1,6 @@
 """Reads what a turn says, from a stream of events or from a list of messages, into an Outcome."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ class StreamError(Exception):
         self.reason = reason
 
 
-async def events_of(stream: AsyncStream[Any]) -> AsyncIterator[object]:
+async def events_of(stream: AsyncStream[Any]) -> AsyncGenerator[object]:
     """The stream's events, and its close. Its trouble comes as `StreamError`, apart from the reader's own."""
     try:
         while True:

@@ -154,7 +154,7 @@ class RestLetta:
             streaming=True,
             background=background,
             messages=[_message(call)],
-            timeout=turn_timeout(),
+            timeout=turn_timeout(self._client),
         )
 
     async def _follow(self, stream: AsyncStream[Any], call: Call, run_named: RunNamed, reading: Reading) -> Outcome:
@@ -172,7 +172,7 @@ class RestLetta:
     async def _block(self, call: Call) -> Outcome:
         try:
             answer = await self._client.agents.messages.create(
-                call.agent, messages=[_message(call)], timeout=turn_timeout()
+                call.agent, messages=[_message(call)], timeout=turn_timeout(self._client)
             )
         except TROUBLE as error:
             return self._ended(error, call)

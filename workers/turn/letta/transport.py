@@ -64,13 +64,14 @@ def connect(
     return client
 
 
-def turn_timeout(connect_seconds: float = CONNECT_SECONDS) -> httpx.Timeout:
-    """The limits inside a turn: none on silence, because a turn is cut by its total deadline.
+def turn_timeout(client: AsyncLetta) -> httpx.Timeout:
+    """The client's limits without the one on silence, because a turn is cut by its total deadline.
 
     A limit per read would end slow turns that are well and never end a stream that only pings
     (LETTA.md section 3).
     """
-    return httpx.Timeout(connect=connect_seconds, read=None, write=None, pool=POOL_SECONDS)
+    own = httpx.Timeout(client.timeout)
+    return httpx.Timeout(connect=own.connect, read=None, write=own.write, pool=own.pool)
 
 
 def _checked_host(base_url: str, *, allow_insecure: bool) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.turn.backoff import backoff_ms
+from workers.backoff import backoff_ms
 
 STEPS = st.tuples(st.integers(1, 10_000), st.integers(0, 10_000_000)).map(lambda two: (two[0], two[0] + two[1]))
 DICE = st.floats(0, 1, exclude_max=True)
