@@ -85,7 +85,8 @@ class Scripts:
 
     async def dispatch_all(self, context: Context, *, owner: str, moves: Sequence[Move], seed: str) -> list[Dispatched]:
         """The same for several entries, in their order, in one step: nothing that makes one of them wait (a lost
-        stream, a lost script, a full tenant) can begin or end between two of them, and let the second overtake."""
+        stream, a lost script, a full tenant) can begin or end between two of them, and let the second overtake.
+        """
         calls = [_dispatch_arguments(owner, move, seed) for move in moves]
         answers = await self._run_all(context, "dispatch", calls)
         return [Dispatched(_text(status), int(look), _pools(pools)) for status, look, *pools in answers]

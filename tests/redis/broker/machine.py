@@ -107,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         agents=st.lists(st.sampled_from(AGENTS), min_size=1, max_size=2, unique=True),
         priority=st.sampled_from(Priority),
-        not_before=st.sampled_from((None, None, None, 5_000, -5_000)),
+        not_before=st.sampled_from((None, None, None, 0, 5_000, -5_000)),
         expires=st.sampled_from((None, None, 1_000, 30_000, -1)),
         longer=st.integers(0, 3),
     )

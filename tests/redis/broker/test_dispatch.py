@@ -185,8 +185,9 @@ async def test_not_before_its_time(ledger: Ledger) -> None:
     assert await ledger.take_ids() == ["m2:1"]
 
 
-async def test_a_not_before_in_the_past_is_now(ledger: Ledger) -> None:
-    await ledger.send("m1", not_before_in_ms=-5_000)
+@pytest.mark.parametrize("in_ms", [0, -5_000])
+async def test_a_not_before_that_has_come_is_now(ledger: Ledger, in_ms: int) -> None:
+    await ledger.send("m1", not_before_in_ms=in_ms)
 
     assert await ledger.field("m1:1", "cause") == ""
     assert await ledger.take_ids() == ["m1:1"]

@@ -50,6 +50,34 @@ async def test_a_batch_keeps_its_order_when_scripts_were_flushed(ledger: Ledger,
     assert await client.zrange(ledger.keys.mailbox(agent_id(1)), 0, -1) == [b"m0:1", b"m1:1", b"m2:1"]
 
 
+async def test_a_batch_is_one_step(ledger: Ledger, client: Client) -> None:
+    """Another's call between two of its entries could renew a lost stream, or bring a lost script back, and let the
+    second overtake the first."""
+    await ledger.send("m9")
+    entries = [await add_raw(ledger, {"message": "hello"}) for _ in range(3)]
+    moves = [a_move(entry, f"m{number}", agent_id(1)) for number, entry in enumerate(entries)]
+    await client.config_resetstat()
+
+    await ledger.scripts.dispatch_all(ledger.context, owner="dispatcher-1", moves=moves, seed="s")
+
+    stats = await client.info("commandstats")
+    assert stats["cmdstat_exec"]["calls"] == 1
+
+
+async def test_an_error_in_a_batch_is_raised(ledger: Ledger, client: Client) -> None:
+    """Not counted as moved: whoever moves them reads the entries again."""
+    entries = [await add_raw(ledger, {"message": "hello"}) for _ in range(2)]
+    moves = [a_move(entry, f"m{number}", agent_id(1)) for number, entry in enumerate(entries)]
+    await client.set(ledger.keys.message("m1"), "not a hash")
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await ledger.scripts.dispatch_all(ledger.context, owner="dispatcher-1", moves=moves, seed="s")
+
+    await client.delete(ledger.keys.message("m1"))
+    answers = await ledger.scripts.dispatch_all(ledger.context, owner="dispatcher-1", moves=moves, seed="s")
+    assert [one.status for one in answers] == ["gone", "moved"]
+
+
 async def test_a_script_is_loaded_once(ledger: Ledger, client: Client) -> None:
     """By its digest from then on: the source does not travel with every call."""
     await ledger.publish("m0")
