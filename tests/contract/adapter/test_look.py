@@ -38,7 +38,7 @@ async def test_a_turn_that_ended_unheard_is_found(recording: Bench) -> None:
         assert isinstance(fate, Ended)
         assert isinstance(fate.outcome, Replied)
         assert fate.outcome.run_id == replied.run_id
-        assert fate.outcome.usage.total_tokens == replied.usage.total_tokens
+        assert fate.outcome.usage == replied.usage
 
 
 async def test_what_was_never_sent_was_not_delivered(recording: Bench) -> None:

@@ -28,21 +28,19 @@ from workers.turn.letta.contract import (
     NotDelivered,
     StillRunning,
 )
-from workers.turn.letta.reading import Reading, events_of, usage_of
+from workers.turn.letta.reading import Reading, StreamError, events_of, usage_of
+from workers.turn.letta.thread import date_of, reply_in, thread_from, user_otids
 from workers.turn.letta.transport import turn_timeout
 
 _SKEW = timedelta(seconds=5)
 """How far the server's clock may be from the one that stamped the call."""
 _THREAD_SKEW = timedelta(minutes=10)
 """The same for the search of the thread, where going too far costs only a page."""
-_MOST_PAGES = 20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
 _UNSEEN_SECONDS = 10.0
 """Where only the thread can be read: how long to wait for a first step to show itself."""
 _ACTIVE = frozenset({"created", "running"})
 _NO_SUCH_RUN = frozenset({400, 404, 422})
-_STOPS = {"assistant_message": "end_turn", "approval_request_message": "requires_approval"}
-"""What the last message of a turn says of its end. After a tool's return nobody knows."""
 
 
 class Search:
@@ -105,11 +103,17 @@ class Search:
                 return None
             raise
         reading = Reading()
-        async with aclosing(events_of(stream)) as events:
-            async for event in events:
-                reading.take(event)
-                if reading.run_id is not None:
-                    break
+        try:
+            async with aclosing(events_of(stream)) as events:
+                async for event in events:
+                    reading.take(event)
+                    if reading.run_id is not None:
+                        break
+        except StreamError as error:
+            body = getattr(error.reason, "body", None)
+            if not isinstance(body, dict) or body.get("run_id") is None:
+                raise error.reason from error
+            return str(body["run_id"])
         return reading.run_id
 
     async def _wait_for(self, run_id: str, *, sure: bool = True) -> Fate | None:
@@ -135,7 +139,7 @@ class Search:
     async def _end_of(self, run: Run, *, sure: bool) -> Fate | None:
         """What a run that is over says, or None where it was not ours."""
         messages = await self._messages_of(run.id)
-        otids = _user_otids(messages)
+        otids = user_otids(messages)
         if self._call.otid not in otids and (otids or not sure):
             return None
         if run.status == "failed":
@@ -161,7 +165,7 @@ class Search:
             ours, silent = await self._runs_since()
             if ours is not None:
                 self.run_id = ours
-                return await self._wait_for(ours) or NotDelivered()
+                return await self._wait_for(ours) or CannotTell(f"{ours} held the message and is gone")
             if not silent:
                 found = await self._thread_from_ours()
                 if found:
@@ -188,7 +192,7 @@ class Search:
         for run in runs.items:
             if run.created_at is not None and run.created_at < self._opened_at - _SKEW:
                 break
-            otids = _user_otids(await self._messages_of(run.id))
+            otids = user_otids(await self._messages_of(run.id))
             if self._call.otid in otids:
                 return run.id, []
             if run.status in _ACTIVE and not otids:
@@ -196,41 +200,21 @@ class Search:
         return None, silent
 
     async def _thread_from_ours(self) -> list[Any]:
-        """Our message in the agent's thread and what followed it; empty where it is not there.
-
-        Backwards by hand, page by page, and without the server's filter: it thins a page after cutting it,
-        so that a page without user messages would look like the end (measured).
-        """
-        after: list[Any] = []
-        before: str | letta_client.Omit = letta_client.omit
-        for _ in range(_MOST_PAGES):
-            page = await self._client.agents.messages.list(
-                self._call.agent, order="desc", limit=self._page_size, before=before
-            )
-            if not page.items:
-                break
-            items = sorted(page.items, key=_date_of)
-            after = items + after
-            for index, message in enumerate(items):
-                if _is_from_user(message) and message.otid == self._call.otid:
-                    return after[index:]
-            if _date_of(items[0]) < self._opened_at - _THREAD_SKEW or items[0].id == before:
-                break
-            before = items[0].id
-        return []
+        since = self._opened_at - _THREAD_SKEW
+        return await thread_from(self._client, self._call, since=since, page_size=self._page_size)
 
     async def _told_by(self, found: list[Any]) -> Fate:
         """What our message in the thread proves on a server that lists runs."""
         run_id = getattr(found[0], "run_id", None)
         known = await self._wait_for(run_id) if run_id else None
-        return known or _reply_in(found) or CannotTell("the message landed; its run is not known")
+        return known or _reply(found) or CannotTell("the message landed; its run is not known")
 
     async def _search_thread(self) -> Fate:
         """All there is on a server that lists no runs: a first step under way cannot be seen."""
         unseen_until = self._clock.monotonic() + _UNSEEN_SECONDS
         while True:
             found = await self._thread_from_ours()
-            known = _reply_in(found) if found else None
+            known = _reply(found) if found else None
             if known is not None:
                 return known
             if not found and self._clock.monotonic() >= unseen_until:
@@ -252,7 +236,7 @@ class Search:
         line = parsedate_to_datetime(server_date) - self._orphaned_after
         if run.created_at > line:
             return False
-        return all(_date_of(message) < line for message in await self._messages_of(run.id))
+        return all(date_of(message) < line for message in await self._messages_of(run.id))
 
     async def _messages_of(self, run_id: str) -> list[Any]:
         return [
@@ -282,32 +266,6 @@ class Search:
         return True
 
 
-def _user_otids(messages: list[Any]) -> set[str | None]:
-    return {message.otid for message in messages if _is_from_user(message)}
-
-
-def _is_from_user(message: Any) -> bool:
-    return getattr(message, "message_type", None) == "user_message"
-
-
-def _date_of(message: Any) -> datetime:
-    date = getattr(message, "date", None)
-    if not isinstance(date, datetime):
-        return datetime.max.replace(tzinfo=UTC)
-    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
-
-
-def _reply_in(found: list[Any]) -> Fate | None:
-    """The reply in a thread that starts with our message, if the turn is over."""
-    run_id = getattr(found[0], "run_id", None)
-    turn: list[Any] = []
-    for message in found[1:]:
-        if _is_from_user(message) or (run_id and getattr(message, "run_id", None) != run_id):
-            break
-        turn.append(message)
-    stop_reason = _STOPS.get(getattr(turn[-1], "message_type", "")) if turn else None
-    if stop_reason is None:
-        return None
-    reading = Reading(run_id=run_id)
-    reading.take_all(turn)
-    return Ended(Replied(reading.text, stop_reason, run_id))
+def _reply(found: list[Any]) -> Fate | None:
+    replied = reply_in(found)
+    return Ended(replied) if replied is not None else None

@@ -58,7 +58,8 @@ async def test_nothing_is_retried_and_every_limit_is_given(monkeypatch: pytest.M
     timeout = client.timeout
     assert not isinstance(timeout, float | int | None)
     assert (timeout.connect, timeout.read) == (1.5, 2.5)
-    assert turn_timeout().read is None
+    turn = turn_timeout(client)
+    assert (turn.connect, turn.read) == (1.5, None)
     assert "secret" not in repr(connect("http://127.0.0.1:1", "secret"))
     await client.close()
 
