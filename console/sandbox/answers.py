@@ -1,10 +1,11 @@
 """How answers leave the sandbox: marked as simulated, and able to break off as a dying server does."""
 
+import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Content, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from console.sandbox.clock import ServerDied
@@ -26,8 +27,10 @@ class Cut(Response):
     """No answer: the connection is reset."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Reset instead of sending."""
+        """Reset instead of sending, and wait until the connection is gone, or uvicorn would miss an answer."""
         reset(receive)
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 class EventStream(StreamingResponse):
@@ -44,6 +47,16 @@ class EventStream(StreamingResponse):
         self._receive = receive
         await super().__call__(scope, receive, send)
 
+    async def stream_response(self, send: Send) -> None:
+        """Send the headers with the first event, not before: a stream without events never answers at all."""
+        lines = aiter(self.body_iterator)
+        try:
+            first = await anext(lines)
+        except StopAsyncIteration:
+            return
+        self.body_iterator = _again(first, lines)
+        await super().stream_response(send)
+
     async def _send_lines(self) -> AsyncIterator[str]:
         try:
             async for line in self._lines:
@@ -58,6 +71,13 @@ class EventStream(StreamingResponse):
             pass
         if self._receive is not None:
             reset(self._receive)
+            await asyncio.sleep(0)  # the loop tells uvicorn that the connection is gone, so it misses no answer
+
+
+async def _again(first: Content, rest: AsyncIterator[Content]) -> AsyncIterator[Content]:
+    yield first
+    async for line in rest:
+        yield line
 
 
 def reset(receive: Receive) -> None:

@@ -137,7 +137,7 @@ def resume(world: World, run: Run, *, after: int, pings: bool) -> Response:
 
 def join(world: World, run_id: str, *, after: int = 0, pings: bool = True) -> Response:
     """Read a run's stream from Redis. A run that never wrote there makes the reader wait for ever."""
-    log = world.logs.get(run_id) or EventLog(run_id, numbered=True)
+    log = world.logs.setdefault(run_id, EventLog(run_id, numbered=True))
     return EventStream(log.read(world.clock, after=after, pings=pings))
 
 

@@ -317,6 +317,25 @@ async def test_the_process_ends_cleanly_and_can_start_with_a_team() -> None:
         assert await asyncio.wait_for(server.wait(), 10) == 0
 
 
+async def test_the_process_ends_cleanly_with_turns_and_readers_hanging() -> None:
+    async with process() as (server, url), httpx.AsyncClient(base_url=url, timeout=20) as http:
+        agent = (await http.post("/v1/agents/", json={"name": "stuck", "model": MODEL})).json()["id"]
+        body = {"agent_id": agent, "background": True, "messages": user("[[hang]]", "otid-1")}
+        calls = [
+            asyncio.create_task(http.post("/v1/conversations/default/messages", json=body)),
+            asyncio.create_task(http.post(f"/v1/agents/{agent}/messages", json={"input": "[[hang]]"})),
+        ]
+
+        async def both_hang() -> bool:
+            return bool((await http.get("/_sandbox/state")).json()["in_flight"] == len(calls))
+
+        await until(both_hang)
+        server.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(server.wait(), 10) == 0
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, httpx.TransportError) for result in results)
+
+
 async def test_start_and_stop_in_any_order() -> None:
     server = SandboxServer()
     await server.stop()

@@ -179,6 +179,15 @@ async def test_a_foreground_stream_locks_but_does_not_deduplicate(redis_server: 
     assert len(await redis_server.messages(agent_id, "user_message")) == 2
 
 
+async def test_an_otid_spent_on_a_foreground_stream_leads_a_background_one_nowhere(redis_server: Target) -> None:
+    agent_id, otid = await redis_server.agent(), fresh("otid")
+    foreground = await redis_server.client.agents.messages.create(agent_id, messages=user("x", otid), streaming=True)
+    await drain(foreground)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(redis_server.background(agent_id, "x", otid), 1.0)
+    assert len(await redis_server.messages(agent_id, "user_message")) == 1
+
+
 async def test_an_unfit_message_fails_inside_the_stream(redis_server: Target) -> None:
     agent_id = await redis_server.agent()
     with pytest.raises(letta_client.APIStatusError) as caught:
