@@ -301,7 +301,13 @@ def _letters(ledgered: Ledgered) -> list[str]:
     letters = Counter(_text(fields["delivery"]) or _text(fields["message"]) for _, fields in ledgered.stream("dead"))
     expected = Counter(id_ for id_, state in ledgered.states().items() if state in WITH_A_LETTER)
     expected.update(id_ for id_, fields in ledgered.messages.items() if fields["state"] in WITH_A_LETTER)
-    return [] if letters == expected else [f"dead letters of {dict(letters)}, expected {dict(expected)}"]
+    found = [] if letters == expected else [f"dead letters of {dict(letters)}, expected {dict(expected)}"]
+    by_message = Counter(_text(fields["message"]) for _, fields in ledgered.stream("dead"))
+    return found + [
+        f"message {id_} has {by_message[id_]} dead letters, its record says {fields.get('letters', 0)}"
+        for id_, fields in ledgered.messages.items()
+        if by_message[id_] != int(fields.get("letters", 0))
+    ]
 
 
 def _events(ledgered: Ledgered) -> list[str]:

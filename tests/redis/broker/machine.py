@@ -175,7 +175,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert batch.more == more
         assert batch.now_ms == self.model.now
         self.seen.extend(batch.taken)
-        self.look(batch.next_look_ms)
+        self.look(batch.next_look_ms, looked=True)
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
@@ -222,7 +222,7 @@ class LedgerMachine(RuleBasedStateMachine):
         answer = self.run(self.scripts.sweep(self.context, seed=self.seed(), overflow_ms=10**9))
         self.model.sweep()
         assert set(answer.pools) == self.model.ring()
-        self.look(answer.next_look_ms)
+        self.look(answer.next_look_ms, looked=True)
 
     @rule(suspended=st.booleans())
     def suspend(self, *, suspended: bool) -> None:
@@ -234,12 +234,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.run(self.time.advance(ms=ms + 0.001))
         self.model.now_us = self.time.now_us
 
-    def look(self, next_look_ms: int) -> None:
-        """Who looks when told to misses nothing: neither a time nor work nobody was rung for."""
+    def look(self, next_look_ms: int, *, looked: bool = False) -> None:
+        """Who looks when told to misses nothing: neither a time nor work nobody was rung for. Who has just looked
+        is not told to do so again."""
         ledgered = self.run(audit(self.client, self.context, self.model.now_us, RULES))
         times = [at for name in ("later", "leases", "expiries", "ended") for at in ledgered.zset(name).values()]
         if self.model.is_held("*"):
             times.append(self.model.holds["*"])
+        # A take purges nothing: only what else is there must lie ahead.
+        ahead = [at for name in ("later", "leases", "expiries") for at in ledgered.zset(name).values()]
+        assert not looked or all(at > self.model.now for at in ahead)
         if ledgered.unclaimed(self.model.now):
             times.append(self.model.now)
         assert next_look_ms == min(times, default=0)
@@ -257,6 +261,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert int(fields.get("attempt", 0)) == row.attempt
             assert int(fields.get("epoch", 1)) == row.epoch
             assert fields["cause"] == row.cause
+            assert int(fields.get("due", 0)) == row.due
             if not row.state.is_final:
                 assert (fields.get("fate") == "open") == row.fate_open
         known = {id_: fields["state"] for id_, fields in found.messages.items() if not id_.startswith("x")}

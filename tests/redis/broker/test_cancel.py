@@ -55,6 +55,7 @@ async def test_what_waits_for_its_time_is_taken_off_the_clock(ledger: Ledger) ->
 
     assert (await cancel(ledger)).results == (("m1:1", "cancelled"),)
 
+    assert await ledger.field("m1:1", "due") is None
     assert await ledger.client.exists(ledger.keys.later) == 0
     await ledger.time.advance(ms=5_000)
     assert await ledger.take_ids() == []

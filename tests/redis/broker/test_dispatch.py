@@ -179,15 +179,17 @@ async def test_not_before_its_time(ledger: Ledger) -> None:
     answer = await ledger.send("m1", not_before_in_ms=5_000)
     await ledger.send("m2")
 
-    assert answer.next_look_ms == ledger.time.now_ms + 5_000
+    due_ms = ledger.time.now_ms + 5_000
+    assert answer.next_look_ms == due_ms
     assert answer.pools == ()
+    assert await ledger.field("m1:1", "due") == str(due_ms)
     assert await ledger.field("m1:1", "cause") == "not_before"
     assert await ledger.take_ids() == ["m2:1"]
 
 
 @pytest.mark.parametrize("in_ms", [0, -5_000])
 async def test_a_not_before_that_has_come_is_now(ledger: Ledger, in_ms: int) -> None:
-    await ledger.send("m1", not_before_in_ms=in_ms)
+    assert (await ledger.send("m1", not_before_in_ms=in_ms)).pools == (Pool.STANDARD,)
 
     assert await ledger.field("m1:1", "cause") == ""
     assert await ledger.take_ids() == ["m1:1"]

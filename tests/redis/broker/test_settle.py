@@ -95,6 +95,7 @@ async def test_every_end_is_an_end(ledger: Ledger, state: State) -> None:
     assert (await events(ledger))[-1] == ("m1:1", state, "rejected")
     assert await ledger.client.exists(f"{ledger.keys.root}expiries") == 0
     assert await ledger.client.exists(ledger.keys.leases) == 0
+    assert await ledger.field("m1:1", "due") is None
     found = await letters(ledger)
     assert len(found) == (state in WITH_A_LETTER)
     for letter in found:

@@ -126,6 +126,18 @@ async def test_a_less_urgent_one_that_may_not_go_yet_does_not_go_first(ledger: L
     assert await ledger.take_ids() == ["urgent:1"]
 
 
+async def test_a_less_urgent_one_past_its_bound_goes_first_from_the_moment_it_may(ledger: Ledger) -> None:
+    await ledger.send("old", priority=HIGH)
+    await give_back(ledger, await take_one(ledger), due_in_ms=20_000)
+    await ledger.send("urgent", priority=URGENT)
+    await ledger.time.advance(seconds=19.999)
+    await ledger.settle(await take_one(ledger))
+    await ledger.send("urgent-2", priority=URGENT)
+    await ledger.time.advance(ms=1)
+
+    assert await ledger.take_ids() == ["old:1"]
+
+
 async def test_one_turn_at_a_time_for_each_agent(ledger: Ledger) -> None:
     """However many workers take: an agent under a lease is skipped, urgent or not."""
     await ledger.send("m1")
@@ -352,12 +364,14 @@ async def test_what_becomes_due_is_taken_in_its_old_place(ledger: Ledger) -> Non
     await ledger.send("m3", agent_id(2), not_before_in_ms=5_000)
 
     await ledger.time.advance(ms=4_999)
-    assert (await ledger.take(0)).next_look_ms <= ledger.time.now_ms + 1
+    assert (await ledger.take(0)).taken == ()
+    assert await ledger.client.zrange(ledger.keys.mailbox(agent_id(1)), 0, -1) == [b"m2:1"]
     await ledger.time.advance(ms=1)
 
-    assert await ledger.take_ids() == ["m1:1", "m3:1"]
+    assert (await ledger.take(0)).more
     assert await ledger.field("m1:1", "cause") == ""
     assert await ledger.field("m1:1", "due") is None
+    assert await ledger.take_ids() == ["m1:1", "m3:1"]
 
 
 async def test_nothing_that_has_expired_is_taken(ledger: Ledger) -> None:
@@ -383,6 +397,7 @@ async def test_expired_with_an_open_fate_is_looked_at_first(ledger: Ledger) -> N
     await ledger.take()
     await crash(ledger)
 
+    assert (await sweep(ledger))[0] == 0
     again = await take_one(ledger)
 
     assert again.fate_open
