@@ -29,7 +29,7 @@ class Service(ABC):
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.ready = False
-        """Whether the last step went well: readiness for probes."""
+        """Whether it was prepared and nothing has failed since: readiness for probes."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -90,16 +90,14 @@ class Service(ABC):
                 try:
                     if not prepared:
                         await self.prepare()
-                        prepared = True
+                        prepared = self.ready = True
+                        log.info("ready")
                     await self.step()
                 except REDIS_AWAY as error:
                     log.warning("redis is away", error_type=type(error).__name__, count=failures + 1)
                 except Exception:
                     log.exception("step failed", count=failures + 1)
                 else:
-                    if not self.ready:
-                        log.info("ready")
-                    self.ready = True
                     failures = 0
                     if self.every_seconds:
                         await self.pause(self.every_seconds)
