@@ -14,8 +14,8 @@ from schemas.envelope import MAX_CONTENT_BYTES, MAX_METADATA_BYTES, SCHEMA_VERSI
 from schemas.ids import is_message_id
 from workers.errors import InvalidEnvelopeError
 
-MAX_ENTRY_BYTES = 2 * MAX_CONTENT_BYTES + MAX_METADATA_BYTES
-"""JSON may double the content by escapes."""
+MAX_ENTRY_BYTES = 6 * MAX_CONTENT_BYTES + 2 * MAX_METADATA_BYTES
+"""JSON may escape one byte of content as six."""
 MAX_DEPTH = 32
 
 

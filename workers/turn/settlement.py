@@ -106,9 +106,10 @@ class Ending:
             stop_reason=replied.stop_reason,
             total_tokens=replied.usage.total_tokens,
         )
-        if envelope.reply_to is None or not replied.text:
+        text = fitting(replied.text)
+        if envelope.reply_to is None or not text.strip():
             return settled
-        reply = reply_envelope(taken, envelope, replied.text, trace)
+        reply = reply_envelope(taken, envelope, text, trace)
         return replace(
             settled,
             forward_id=reply.id or "",
@@ -131,7 +132,7 @@ def reply_envelope(taken: Taken, envelope: Envelope, text: str, trace: TraceCont
         kind=Kind.REPLY,
         sender=f"agent:{taken.agent}",
         to=envelope.reply_to,
-        content=fitting(text),
+        content=text,
         priority=envelope.priority,
         correlation_id=envelope.correlation_id or taken.message_id,
         causation_id=taken.message_id,
@@ -142,12 +143,14 @@ def reply_envelope(taken: Taken, envelope: Envelope, text: str, trace: TraceCont
 
 
 def fitting(text: str) -> str:
-    """The text as a message may carry it: without NUL, and cut, with a notice, where it is too long."""
-    clean = text.replace("\x00", "")
-    if len(clean.encode()) <= MAX_CONTENT_BYTES:
-        return clean
+    """The text as a message may carry it: without NUL and halves of surrogate pairs, and cut, with a notice,
+    where it is too long.
+    """
+    clean = text.replace("\x00", "").encode(errors="replace")
+    if len(clean) <= MAX_CONTENT_BYTES:
+        return clean.decode()
     room = MAX_CONTENT_BYTES - len(CUT.encode())
-    return clean.encode()[:room].decode(errors="ignore") + CUT
+    return clean[:room].decode(errors="ignore") + CUT
 
 
 def _settle(taken: Taken, state: State, cause: Cause, detail: str) -> Settlement:

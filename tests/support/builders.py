@@ -1,0 +1,98 @@
+"""Short ways to make what the tests of `workers` need: records, and the parts of a process on one Redis."""
+
+import random
+from typing import Any
+
+from arq.connections import ArqRedis
+
+from schemas.agent import Agent
+from schemas.context import Context, service_context
+from schemas.delivery import Taken
+from schemas.envelope import Envelope
+from tests.support.ledger import agent_id
+from workers.broker import keys
+from workers.broker.arq import deserialize, serialize
+from workers.broker.client import Client
+from workers.broker.rules import Pool
+from workers.broker.scripts import Scripts
+from workers.clock import Clock, SystemClock
+from workers.log import Log
+from workers.resources import Resources
+from workers.settings import Settings
+from workers.telemetry import Telemetry
+
+ACME = service_context("acme", "test")
+AGENT = agent_id(1)
+
+
+def settings(**overrides: Any) -> Settings:
+    """Settings that no environment file has a say in."""
+    return Settings(_env_file=None, **{"accept_loss": True, "log_level": "error", **overrides})
+
+
+def resources(
+    client: Client,
+    *,
+    scripts: Scripts | None = None,
+    clock: Clock | None = None,
+    process_id: str = "process-1",
+    **overrides: Any,
+) -> Resources:
+    """A process's resources on this client. Closing them is nobody's duty: the client is the fixture's."""
+    chosen = settings(**overrides)
+    log = Log(chosen, role="test")
+    return Resources(
+        settings=chosen,
+        client=client,
+        scripts=scripts or Scripts(client, chosen.rules()),
+        clock=clock or SystemClock(),
+        random=random.Random(1),
+        log=log,
+        telemetry=Telemetry(log.opaque, "test"),
+        process_id=process_id,
+    )
+
+
+def arq_on(client: Client, pool: Pool = Pool.STANDARD) -> ArqRedis:
+    """arq's client on the same connections, fake ones too."""
+    return ArqRedis(
+        client.connection_pool,
+        job_serializer=serialize,
+        job_deserializer=deserialize,
+        default_queue_name=keys.queue(pool),
+    )
+
+
+def agent(number: int = 1, name: str = "", *tags: str, tenant: str = "acme") -> Agent:
+    """An agent of a tenant."""
+    return Agent(id=agent_id(number), name=name or f"agent-{number}", tags=(f"tenant:{tenant}", *tags))
+
+
+def envelope(**fields: Any) -> Envelope:
+    """A good envelope."""
+    return Envelope.model_validate({"to": {"agent": AGENT}, "content": "hello", **fields})
+
+
+def taken(**fields: Any) -> Taken:
+    """A delivery as a take gives it: the first attempt, nothing known of an earlier one."""
+    stored = fields.pop("envelope", None) or envelope()
+    known: dict[str, Any] = {
+        "id": "m1:1",
+        "message_id": "m1",
+        "agent": AGENT,
+        "token": 1,
+        "attempt": 1,
+        "epoch": 1,
+        "fate_open": False,
+        "opened_at_ms": 1_800_000_000_000,
+        "run_id": None,
+        "expires_at_ms": None,
+        "accepted_at_ms": 1_800_000_000_000,
+        "envelope": stored.to_wire().encode() if isinstance(stored, Envelope) else stored,
+    }
+    return Taken(**{**known, **fields})
+
+
+def of_tenant(tenant: str) -> Context:
+    """A service's context in a tenant."""
+    return service_context(tenant, "test")
