@@ -38,7 +38,8 @@ class Binary:
 
     def can_read(self, directory: Path) -> bool:
         """Whether it sees the data there. An older Redis starts empty beside a newer one's: that looks like loss,
-        and becomes one."""
+        and becomes one.
+        """
         if not (directory / "appendonlydir").exists():
             return True
         version = subprocess.run([self.path, "--version"], capture_output=True, text=True, check=False)

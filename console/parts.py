@@ -49,7 +49,8 @@ async def embedded_parts(settings: Settings, operator: Operator) -> AsyncIterato
         if settings.letta_base_url is None:
             sandbox = await stack.enter_async_context(SandboxServer())
             seed_with_lasting_ids(sandbox.world)
-            settings = _with(settings, letta_base_url=sandbox.base_url)
+            # Whatever key there is, it is another server's.
+            settings = _with(settings, letta_base_url=sandbox.base_url, letta_api_key=None)
             await register_demo_tenants(settings, operator)
         home.write(here(redis_url=redis.url if redis else None, letta_base_url=sandbox.base_url if sandbox else None))
         yield Parts(settings, redis, sandbox)
