@@ -1,5 +1,7 @@
 """Take: order, leases, rates, expiry."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from schemas.delivery import Cause, State
@@ -15,6 +17,7 @@ from tests.redis.broker.shorthand import (
     take_one,
     with_rules,
 )
+from tests.support.key_check import RANK_WIDTH
 from tests.support.ledger import Ledger, agent_id
 from workers.broker.rules import Pool
 
@@ -532,3 +535,18 @@ async def test_time_that_goes_back_gives_nothing_twice(ledger: Ledger) -> None:
     assert second.id == "m2:1"
     await ledger.settle(second)
     assert await ledger.take_ids() == []
+
+
+async def test_places_are_exact_to_the_microsecond_until_2036(ledger: Ledger) -> None:
+    """Priority and arrival share one double: neither may lose a digit, and neighbours stay neighbours."""
+    last_us = int(datetime(2036, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+    await ledger.time.advance(ms=(last_us - ledger.time.now_us) / 1000)
+    await ledger.time.advance(ms=(last_us - ledger.time.now_us) / 1000)
+    for number in range(4):
+        await ledger.send(f"m{number}", priority=LOW)
+
+    box = await ledger.client.zrange(ledger.keys.mailbox(agent_id(1)), 0, -1, withscores=True)
+
+    assert [int(score) - 3 * RANK_WIDTH - last_us for _, score in box] == [1, 2, 3, 4]
+    [(_, arrival)] = await ledger.client.zrange(ledger.keys.ready(LOW.rank), 0, -1, withscores=True)
+    assert int(arrival) == last_us + 1
