@@ -63,21 +63,21 @@ class FakeLetta:
             self.running -= 1
             self.per_agent[call.agent] -= 1
 
-    async def look(self, context: Context, call: Call, run_id: str | None, opened_at_ms: int) -> Fate:
+    async def look(self, context: Context, call: Call, run_id: str | None, opened_at_ms: int) -> Fate:  # noqa: ARG002
         self.looks.append((call, run_id, opened_at_ms))
         fate = self.fates.popleft() if self.fates else NotDelivered()
         if isinstance(fate, Exception):
             raise fate
         return fate
 
-    async def agents(self, context: Context) -> AsyncIterator[Agent]:
+    async def agents(self, context: Context) -> AsyncIterator[Agent]:  # noqa: ARG002
         self.listings += 1
         if self.away:
             raise LettaUnavailableError("the fake is away")
         for agent in list(self.roster):
             yield agent
 
-    async def agent(self, context: Context, agent_id: AgentId) -> Agent | None:
+    async def agent(self, context: Context, agent_id: AgentId) -> Agent | None:  # noqa: ARG002
         if self.away:
             raise LettaUnavailableError("the fake is away")
         return next((one for one in self.roster if one.id == agent_id), None)

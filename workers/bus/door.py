@@ -4,6 +4,8 @@ Everything a producer can get wrong is found here, before anything is stored or 
 """
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
@@ -17,6 +19,7 @@ from workers.errors import InvalidEnvelopeError
 MAX_ENTRY_BYTES = 6 * MAX_CONTENT_BYTES + 2 * MAX_METADATA_BYTES
 """JSON may escape one byte of content as six."""
 MAX_DEPTH = 32
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class Refusal(InvalidEnvelopeError):  # noqa: N818  # what it is called everywhere
@@ -34,7 +37,7 @@ def read(context: Context, raw: bytes | str) -> Envelope:
     Raises:
         Refusal: what was wrong and where; the words quote at most the name of a field, never the content.
     """
-    size = len(raw)
+    size = len(raw if isinstance(raw, bytes) else raw.encode(errors="replace"))
     if size > MAX_ENTRY_BYTES:
         raise Refusal(f"{size} bytes, more than {MAX_ENTRY_BYTES}", where="message")
     document = _parse(raw)
@@ -55,7 +58,8 @@ def check(context: Context, document: dict[str, Any]) -> Envelope:
     _check_shape(document)
     version = document.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
-        raise Refusal(f"this version reads {SCHEMA_VERSION}, not {version!r:.20}", where="schema_version")
+        came = str(version)[:20] if isinstance(version, int) else type(version).__name__
+        raise Refusal(f"this version reads {SCHEMA_VERSION}, not {came}", where="schema_version")
     said = document.get("tenant")
     if said is not None and said != context.tenant:
         raise Refusal("is not this stream's", where="tenant", cause=Cause.TENANT_MISMATCH)
@@ -63,9 +67,19 @@ def check(context: Context, document: dict[str, Any]) -> Envelope:
         envelope = Envelope.model_validate(document)
     except ValidationError as error:
         _refuse(error)
-    if len(json.dumps(envelope.metadata)) > MAX_METADATA_BYTES:
-        raise Refusal(f"more than {MAX_METADATA_BYTES} bytes", where="metadata")
+    _check_room(envelope.metadata, "metadata")
+    _check_room(envelope.model_extra or {}, "unknown fields")
     return envelope
+
+
+def _check_room(fields: dict[str, Any], where: str) -> None:
+    """What is kept and not counted as content has a bound of its own; and what Python gave may not be JSON."""
+    try:
+        size = len(json.dumps(fields)) if fields else 0
+    except (TypeError, ValueError):
+        raise Refusal("not JSON", where=where) from None
+    if size > MAX_METADATA_BYTES:
+        raise Refusal(f"more than {MAX_METADATA_BYTES} bytes", where=where)
 
 
 def _parse(raw: bytes | str) -> dict[str, Any]:
@@ -95,7 +109,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for name, _ in pairs:
             if name in seen:
                 cause = Cause.TENANT_MISMATCH if name == "tenant" else Cause.INVALID
-                raise Refusal("stands twice", where=name[:64], cause=cause)
+                # What cannot be encoded could not be written to the dead letters.
+                where = name[:64].encode(errors="replace").decode()
+                raise Refusal("stands twice", where=where, cause=cause)
             seen.add(name)
     return document
 
@@ -110,7 +126,7 @@ def _check_shape(document: dict[str, Any]) -> None:
     while stack:
         value, depth = stack.pop()
         if isinstance(value, str):
-            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            if not value.isascii() and _HALF_A_PAIR.search(value):
                 raise Refusal("half of a surrogate pair", where="message")
         elif isinstance(value, dict | list):
             if depth > MAX_DEPTH:
@@ -120,7 +136,7 @@ def _check_shape(document: dict[str, Any]) -> None:
                 stack.extend((inner, depth + 1) for inner in value.values())
             else:
                 stack.extend((inner, depth + 1) for inner in value)
-        elif isinstance(value, float) and value in (float("inf"), float("-inf")):
+        elif isinstance(value, float) and not math.isfinite(value):
             raise Refusal("a number too large", where="message")
 
 

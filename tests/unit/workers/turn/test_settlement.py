@@ -78,7 +78,7 @@ def test_an_agent_that_awaits_approval_is_parked_at_no_cost() -> None:
 
 
 @pytest.mark.parametrize(("whole_tenant", "scope"), [(True, "tenant"), (False, "agent")])
-def test_a_quota_pauses_what_it_names_for_as_long_as_it_says(whole_tenant: bool, scope: str) -> None:
+def test_a_quota_pauses_what_it_names_for_as_long_as_it_says(*, whole_tenant: bool, scope: str) -> None:
     assert after(Throttled("quota", 7_000, whole_tenant)) == settlement(
         State.WAITING, Cause.THROTTLED, "quota", hold=scope, hold_ms=7_000, refund=True
     )
@@ -86,7 +86,7 @@ def test_a_quota_pauses_what_it_names_for_as_long_as_it_says(whole_tenant: bool,
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_quota_that_says_nothing_pauses_about_five_seconds(seed: int) -> None:
-    assert 3_750 <= after(Throttled("quota", None, False), seed=seed).hold_ms <= 6_250  # noqa: FBT003
+    assert 3_750 <= after(Throttled("quota", None, False), seed=seed).hold_ms <= 6_250
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -180,7 +180,9 @@ def test_looking_again_costs_nothing_and_remembers_the_run(seed: int) -> None:
         (OnUnknown.NEVER_RESEND, 1, True, State.UNKNOWN),
     ],
 )
-def test_where_nobody_can_tell_the_sender_chose(choice: OnUnknown, attempt: int, expired: bool, state: State) -> None:
+def test_where_nobody_can_tell_the_sender_chose(
+    choice: OnUnknown, attempt: int, *, expired: bool, state: State
+) -> None:
     found = ending().cannot_tell(taken(attempt=attempt), envelope(on_unknown=choice), "no runs", expired=expired)
 
     assert found.state is state
