@@ -11,7 +11,7 @@ def without_password(url: str) -> str:
     """The URL as it may be printed; a user's name stays."""
     parts = urlsplit(url)
     if parts.hostname is None:
-        return urlunsplit(parts._replace(query="", fragment=""))
+        return f"{parts.scheme}://{parts.path}"
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     host = f"{parts.username}@{host}" if parts.username else host
     netloc = f"{host}:{parts.port}" if parts.port else host

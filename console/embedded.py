@@ -97,6 +97,11 @@ class EmbeddedRedis:
         """Where it answers, once started."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and has ended by itself, or by somebody else."""
+        return self._process is not None and self._process.poll() is not None
+
     async def start(self) -> str:
         """Starts it on whatever data there is, and waits until it answers.
 
@@ -157,16 +162,14 @@ class EmbeddedRedis:
             return
         client = connect(f"redis://127.0.0.1:{port}/0")
         try:
-            directory = (await client.config_get("dir"))[b"dir"]
+            # redis-py turns the names and values of CONFIG into text.
+            directory = Path((await client.config_get("dir"))["dir"])
             serves = int((await client.info("server"))["process_id"])
         except REDIS_AWAY:
             return
-        except KeyError:
-            # Something else answers on that port.
-            return
         finally:
             await close(client)
-        if serves == pid and Path(directory.decode()) == self.directory:
+        if serves == pid and directory == self.directory:
             os.kill(pid, signal.SIGTERM)
             if not await _until(lambda: not _listens(port), STOP_SECONDS):
                 raise ConfigurationError(f"an earlier Redis (process {pid}) still uses {self.directory}: end it first")
