@@ -95,7 +95,7 @@ async def test_redis_may_die_and_come_back_and_no_process_exits(running: Fleet, 
 async def test_a_stopped_pool_lets_its_turns_finish(running: Fleet, acme: TenantClient) -> None:
     """SIGTERM: no call is repeated, nobody waits for a lease to run out (FAULTS.md F29)."""
     sent = await acme.send("acme-writer", "[[delay 1.5]] [[say finished]]")
-    await until(lambda: running.turns())
+    await until(running.turns)
     code = await asyncio.to_thread(running.kill, "pool", signal.SIGTERM)
     receipt = await acme.wait(sent.message_id, within=1)
 

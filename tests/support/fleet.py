@@ -44,7 +44,10 @@ class Fleet:
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from console.main import main; main()", *arguments], env=self.environment, stdout=log, stderr=log
+                [sys.executable, "-c", "from console.main import main; main()", *arguments],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
             )
         self.processes[name] = process
         return process

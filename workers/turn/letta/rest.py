@@ -1,8 +1,9 @@
 """The first adapter: a Letta server's REST API, through letta-client.
 
 Two ways to run a turn. Where the server joins (Redis behind it), a background stream under the delivery's
-otid: locked, named by run id before the model answers, joined and replayed by calling again. Elsewhere one
-blocking call, and looking before sending again. LETTA.md section 3 has the measurements.
+otid: locked, joined and replayed by calling again. Elsewhere a plain stream, or one blocking call where there are
+no runs, and looking before sending again. Streams name their run before the model answers, which is what a look
+goes by. LETTA.md section 3 has the measurements.
 """
 
 import asyncio
@@ -138,8 +139,9 @@ class RestLetta:
                 self._probe.forget()
             else:
                 return await self._follow(stream, call, run_named, reading)
-        if call.conversation is None:
+        if call.conversation is None and not abilities.lists_runs:
             return await self._block(call)
+        # A stream names its run before the model answers, with or without Redis: what a look needs.
         try:
             # Not streaming=False: that takes no lock, leaves its run `created` and comes back empty.
             stream = await self._open(call, background=False)
