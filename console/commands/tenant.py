@@ -1,6 +1,7 @@
 """`postroom tenant`: registers tenants and sets what they may use."""
 # ruff: noqa: FBT002, PLR0917  # typer gives options by name
 
+import asyncio
 import json
 import shlex
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ from console.output import Form, out, pairs, print_json, safe
 from console.session import Session, run, session
 from console.times import clock_time, local_iso, relative, size_text
 from schemas.agent import tenant_tag
+from schemas.context import Context
 from schemas.delivery import Cause, State
 from schemas.tenant import Limits, Tenant
 from workers.broker import keys
 from workers.bus import listing
 from workers.bus.listing import WHOLE_TENANT, Hold
+from workers.errors import ConfigurationError, LettaUnavailableError
+
+ASK_LETTA_SECONDS = 2.0
 
 app = typer.Typer(no_args_is_help=True, help="Register tenants, set their limits, suspend and resume them.")
 
@@ -203,8 +208,7 @@ async def _shown(opened: Session, name: str) -> Shown:
     held = await listing.holds(context, opened.client, now_ms)
     url = opened.settings.required_redis_url()
     stream = keys.of(context).tasks
-    known = await listing.known_agents(context, opened.client)
-    message = json.dumps({"to": {"agent": known[0].name if known else "AGENT"}, "content": "Topic: tea"})
+    message = json.dumps({"to": {"agent": await _some_agent(opened, context)}, "content": "Topic: tea"})
     return Shown(
         tenant=tenant,
         counters=await listing.counters(context, opened.client),
@@ -215,6 +219,18 @@ async def _shown(opened: Session, name: str) -> Shown:
         asks_password=has_password(url),
         now_ms=now_ms,
     )
+
+
+async def _some_agent(opened: Session, context: Context) -> str:
+    """An agent for the example: one that is remembered, else one that Letta names quickly."""
+    known = await listing.known_agents(context, opened.client)
+    if not known and opened.settings.letta_base_url is not None:
+        try:
+            async with asyncio.timeout(ASK_LETTA_SECONDS), opened.directory() as directory:
+                known = await directory.all(context)
+        except (LettaUnavailableError, ConfigurationError, TimeoutError):
+            known = []
+    return known[0].name if known else "AGENT"
 
 
 def _tell(shown: Shown, *, as_json: bool) -> None:

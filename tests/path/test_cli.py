@@ -1,0 +1,407 @@
+"""The `postroom` command against a `postroom up` of its own: what a person types, sees and ends with."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from console.main import main
+from tests.conftest import REAL
+from tests.support.redis_server import RedisServer
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-c", "from console.main import main; main()")
+START_SECONDS = 30.0
+
+pytestmark = pytest.mark.processes
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How one command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Up:
+    """One `postroom up` process in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "up.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        known = {name: value for name, value in os.environ.items() if not name.startswith(("POSTROOM_", "LETTA_"))}
+        return {**known, "POSTROOM_HOME": str(self.folder / "home"), "PYTHONPATH": str(ROOT)}
+
+    def start(self) -> dict[str, Any]:
+        """Starts it; answers with what it says when it is ready."""
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*COMMAND, "up", "--json"], env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=log
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    def stop(self) -> int:
+        """Asks for the end, as Ctrl-C does."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.stdout is not None
+        with self.process.stdout:
+            return self.process.wait(30)
+
+
+class Cli:
+    """Runs commands in this process, in the folder of an `up`."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        for name in [name for name in os.environ if name.startswith(("POSTROOM_", "LETTA_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.chdir(folder)
+        self.set(POSTROOM_HOME=str(folder / "home"))
+
+    def set(self, **variables: str) -> None:
+        for name, value in variables.items():
+            self._monkeypatch.setenv(name, value)
+
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> Ran:
+        self._monkeypatch.setattr(sys, "argv", ["postroom", *arguments])
+        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return Ran(code, out.getvalue(), err.getvalue())
+
+    def wait_for(self, *arguments: str, state: str) -> Any:
+        """The one message of a listing, once it is in that state."""
+        deadline = time.monotonic() + 10
+        while True:
+            found = [one for one in self(*arguments, "--json").json if one["state"] == state]
+            if found:
+                return found[0]
+            assert time.monotonic() < deadline, f"no {state} message"
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    running = Up(tmp_path_factory.mktemp("cli"))
+    running.start()
+    yield running
+    if running.process is not None and running.process.poll() is None:
+        assert running.stop() == 0
+
+
+@pytest.fixture
+def cli(up: Up, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    return Cli(up.folder, monkeypatch)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Where no `up` runs."""
+    return Cli(tmp_path, monkeypatch)
+
+
+def send_later(cli: Cli) -> str:
+    """A message that waits, and its id."""
+    return cli("send", "acme-writer", "not yet", "-t", "acme", "--not-before", "+10m").out.strip()
+
+
+def test_send_waits_and_prints_the_reply_alone(cli: Cli) -> None:
+    ran = cli("send", "acme-researcher", "Topic: tea", "-t", "acme", "--wait")
+
+    assert ran.code == 0
+    assert ran.out.startswith("Findings on tea\n1. On tea")
+    assert "delivered in" in ran.err
+
+
+def test_send_reads_stdin_and_the_tenant_from_the_environment(cli: Cli) -> None:
+    cli.set(POSTROOM_TENANT="acme")
+    ran = cli("send", "acme-researcher", "-", "--wait", "--json", stdin="Topic: grüner Tee".encode())
+
+    assert ran.json["state"] == "delivered"
+    assert "grüner Tee" in ran.json["deliveries"][0]["reply"]
+
+
+def test_send_without_wait_prints_the_id_alone(cli: Cli) -> None:
+    ran = cli("send", "acme-writer", "hello", "-t", "acme", "--id", "my-own.id_1")
+
+    assert (ran.code, ran.out) == (0, "my-own.id_1\n")
+
+
+def test_the_same_id_is_accepted_once_and_another_body_is_refused(cli: Cli) -> None:
+    first = cli("send", "acme-writer", "hello", "-t", "acme", "--id", "once", "--json")
+    again = cli("send", "acme-writer", "hello", "-t", "acme", "--id", "once", "--json")
+    other = cli("send", "acme-writer", "other", "-t", "acme", "--id", "once", "--json")
+
+    assert (first.json["duplicate"], again.json["duplicate"]) == (False, True)
+    assert (other.code, other.out, json.loads(other.err)["error"]["code"]) == (3, "", 3)
+
+
+def test_every_option_of_send_stands_in_the_envelope(cli: Cli) -> None:
+    options = {
+        "--priority": "urgent",
+        "--expires-in": "2h",
+        "--not-before": "+5m",
+        "--reply-to": "acme-editor",
+        "--conversation": "conv-1",
+        "--on-unknown": "never_resend",
+        "--metadata": "ticket=7",
+    }
+    id_ = cli(
+        "send", "acme-writer", "all", "-t", "acme", *(part for pair in options.items() for part in pair)
+    ).out.strip()
+
+    envelope = cli("describe", "message", id_, "-t", "acme", "--json").json["envelope"]
+    assert envelope["priority"] == "urgent"
+    assert envelope["ttl"] == 7200
+    assert envelope["reply_to"] == {"agent": "acme-editor"}
+    assert (envelope["conversation"], envelope["on_unknown"]) == ("conv-1", "never_resend")
+    assert envelope["metadata"] == {"ticket": 7}
+    assert envelope["sender"].startswith("cli:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("send", "acme-writer", "x", "-t", "nobody"), 4, "there is no tenant 'nobody'"),
+        (("send", "acme-writer", "x", "-t", "Not A Tenant"), 4, "there is no tenant"),
+        (("send", "acme-writer", "x"), 2, "registered: acme, globex"),
+        (("send", "acme-writer", "", "-t", "acme"), 3, "content is empty"),
+        (("send", "acme-writer", "x", "-t", "acme", "--id", "../etc"), 3, "id:"),
+        (("send", "acme-writer", "x", "-t", "acme", "--expires-in", "soon"), 2, "10m"),
+        (("send", "acme-writer", "x", "-t", "acme", "--metadata", "novalue"), 2, "KEY=VALUE"),
+        (
+            ("send", "acme-writer", "x", "-t", "acme", "--not-before", "+9m", "--wait", "--timeout", "100ms"),
+            7,
+            "goes on",
+        ),
+        (("send", "nobody-here", "x", "-t", "acme", "--wait"), 5, "no such agent"),
+        (("send", "globex-editor", "x", "-t", "acme", "--wait"), 5, "no such agent"),
+        (("describe", "message", "nothing", "-t", "acme"), 4, "there is no message"),
+        (("describe", "message", "a/b", "-t", "acme"), 4, "there is no message"),
+        (("cancel", "nothing", "-t", "acme"), 4, "there is no message"),
+        (("tenant", "show", "nobody"), 4, "postroom tenant create nobody"),
+        (("tenant", "create", "acme"), 3, "registered already"),
+        (("tenant", "create", "Not-Good"), 3, "lower-case"),
+        (("tenant", "limit", "acme"), 2, "nothing to change"),
+        (("get", "nonsense"), 2, "No such command"),
+    ],
+)
+def test_what_cannot_be_done_has_its_code_and_its_sentence(
+    cli: Cli, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    ran = cli(*arguments)
+
+    assert (ran.code, ran.out) == (code, "")
+    assert said in " ".join(ran.err.replace("│", " ").split())
+    assert "Traceback" not in ran.err
+
+
+def test_stdin_that_is_not_utf8_is_refused_with_its_place(cli: Cli) -> None:
+    ran = cli("send", "acme-writer", "-", "-t", "acme", stdin=b"ab\xff")
+
+    assert (ran.code, ran.err) == (3, "error: stdin: not UTF-8 at byte 2\n")
+
+
+def test_get_messages_filters_and_forms(cli: Cli) -> None:
+    waiting = send_later(cli)
+    cli("send", "acme-editor", "hello", "-t", "acme", "--wait")
+
+    names = cli("get", "messages", "-t", "acme", "--state", "waiting", "-o", "name").out.split()
+    assert names[0] == waiting
+    for_editor = cli("get", "messages", "-t", "acme", "--agent", "acme-editor", "-n", "1", "--json").json
+    assert [one["to"] for one in for_editor] == ["acme-editor"]
+    table = cli("get", "messages", "-t", "acme", "-o", "wide").out
+    assert table.split("\n", 1)[0].split()[:3] == ["ID", "STATE", "AGENT"]
+    assert waiting in table
+    nothing = cli("get", "messages", "-t", "acme", "--since", "2099-01-01")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "no messages\n")
+
+
+def test_get_deliveries_and_agents_and_tenants(cli: Cli) -> None:
+    waiting = send_later(cli)
+
+    deliveries = cli("get", "deliveries", "-t", "acme", "--state", "waiting", "--json").json
+    assert f"{waiting}:1" in {one["id"] for one in deliveries}
+    agents = cli("get", "agents", "-t", "acme", "-o", "name").out.split()
+    assert agents == ["acme-editor", "acme-researcher", "acme-support", "acme-writer"]
+    assert {"acme", "globex"} <= {one["id"] for one in cli("get", "tenants", "--json").json}
+
+
+def test_describe_says_in_words_why_a_message_waits(cli: Cli) -> None:
+    waiting = send_later(cli)
+    cli.wait_for("get", "messages", "-t", "acme", "--state", "waiting", "-n", "1", state="waiting")
+
+    said = cli("describe", "message", waiting, "-t", "acme").out
+    assert "it is to wait until its time; until" in said
+    assert "(in 10 min)" in said
+    assert "history" in said
+    receipt = cli("describe", "message", waiting, "-t", "acme", "--json").json["receipt"]
+    assert [step["state"] for step in receipt["deliveries"][0]["history"]] == ["waiting"]
+
+
+def test_cancel_wins_or_comes_too_late(cli: Cli) -> None:
+    waiting = send_later(cli)
+    delivered = cli("send", "acme-writer", "hello", "-t", "acme", "--wait", "--json").json["message_id"]
+
+    assert cli("cancel", waiting, "-t", "acme").out == f"{waiting} cancelled\n"
+    late = cli("cancel", delivered, "-t", "acme")
+    assert (late.code, late.out) == (3, "")
+    assert "too late to cancel" in late.err
+
+
+def test_a_tenant_is_created_limited_suspended_and_resumed(cli: Cli) -> None:
+    created = cli("tenant", "create", "initech", "--per-minute", "300", "--max-bytes", "1MiB", "--json").json
+    assert (created["limits"]["per_minute"], created["limits"]["max_bytes"]) == (300, 1024**2)
+    limited = cli("tenant", "limit", "initech", "--in-flight", "8", "--json").json
+    assert (limited["limits"]["per_minute"], limited["limits"]["in_flight"]) == (300, 8)
+
+    assert cli("tenant", "suspend", "initech", "--json").json["suspended"] is True
+    refused = cli("send", "anybody", "x", "-t", "initech")
+    assert (refused.code, refused.err) == (3, "error: tenant 'initech': is suspended\n")
+    assert "suspended" in cli("describe", "tenant", "initech").out
+    assert cli("tenant", "resume", "initech", "--json").json["suspended"] is False
+    assert "initech" in cli("tenant", "list").out
+
+
+def test_the_example_of_tenant_show_works_when_it_is_pasted(cli: Cli) -> None:
+    shown = cli("tenant", "show", "globex")
+    example = next(line for line in shown.out.splitlines() if "redis-cli" in line)
+    assert cli("tenant", "show", "globex", "--json").json["example"] == example.strip()
+    assert "the tag tenant:globex" in shown.out
+
+    folders = [str(Path(shutil.which(path) or path).parent) for path in REAL.values()]
+    environment = {**os.environ, "PATH": os.pathsep.join([*folders, os.environ["PATH"]])}
+    pasted = subprocess.run(["bash", "-c", example], env=environment, capture_output=True, text=True, check=True)
+
+    entry = pasted.stdout.strip()
+    found = cli.wait_for("get", "messages", "-t", "globex", "-n", "1", state="delivered")
+    assert found["message_id"] == f"x{entry}"
+
+
+def test_doctor_finds_all_well_and_says_that_the_agents_are_simulated(cli: Cli) -> None:
+    ran = cli("doctor", "--json")
+
+    checks = {check["name"]: check for check in ran.json["checks"]}
+    assert (ran.code, ran.json["ok"]) == (0, True)
+    assert "SIMULATED" in checks["letta"]["found"]
+    assert checks["tenant acme"]["found"] == "4 agents tagged tenant:acme"
+    assert checks["one turn a message"]["level"] == "ok"
+    assert {"redis", "append-only file", "eviction", "scripts", "clocks", "process"} <= set(checks)
+    assert "0 failed" in cli("doctor").out
+
+
+def test_doctor_fails_on_a_redis_that_forgets(alone: Cli, redis_servers: dict[str, RedisServer]) -> None:
+    alone.set(POSTROOM_REDIS_URL=next(iter(redis_servers.values())).url)
+    ran = alone("doctor", "--json")
+
+    failed = {check["name"]: check["do"] for check in ran.json["checks"] if check["level"] == "fail"}
+    assert ran.code == 1
+    assert failed == {
+        "append-only file": "set appendonly yes (and appendfsync everysec)",
+        "letta": "set it, or run `postroom up` in this folder",
+    }
+
+
+def test_doctor_names_a_redis_that_is_away_without_its_password(alone: Cli) -> None:
+    alone.set(POSTROOM_REDIS_URL="redis://:hunter2@127.0.0.1:1/0")
+    ran = alone("doctor")
+
+    assert ran.code == 1
+    assert "redis://127.0.0.1:1/0 cannot be used" in ran.out
+    assert "hunter2" not in ran.out + ran.err
+
+
+def test_a_send_that_redis_does_not_confirm_says_so(alone: Cli) -> None:
+    alone.set(POSTROOM_REDIS_URL="redis://127.0.0.1:1/0")
+    ran = alone("send", "a", "b", "-t", "acme")
+
+    assert ran.code == 6
+    assert "publish it again under the same id" in ran.err
+
+
+def test_without_an_up_the_commands_say_what_to_do(alone: Cli) -> None:
+    ran = alone("get", "tenants")
+
+    assert ran.code == 78
+    assert "POSTROOM_REDIS_URL not set, and no `postroom up` runs" in ran.err
+
+
+def test_a_wrong_setting_is_named(alone: Cli) -> None:
+    alone.set(POSTROOM_MAX_ATTEMPTS="many")
+    ran = alone("get", "tenants")
+
+    assert ran.code == 78
+    assert "POSTROOM_MAX_ATTEMPTS" in ran.err
+    assert "'many'" in ran.err
+
+
+def test_schema_is_what_is_on_the_wire(alone: Cli) -> None:
+    assert {"to", "content", "priority"} <= set(alone("schema").json["properties"])
+    assert "deliveries" in alone("schema", "--receipt").json["properties"]
+
+
+def test_a_second_up_in_the_same_folder_is_refused(up: Up) -> None:
+    second = subprocess.run(
+        [*COMMAND, "up"], env=up.environment, cwd=up.folder, capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert second.returncode == 3
+    assert "is running already (process" in second.stderr
+
+
+def test_up_refuses_a_redis_that_forgets(redis_servers: dict[str, RedisServer], tmp_path: Path) -> None:
+    environment = {**Up(tmp_path).environment, "POSTROOM_REDIS_URL": next(iter(redis_servers.values())).url}
+    refused = subprocess.run(
+        [*COMMAND, "up"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert refused.returncode == 78
+    assert "appendonly is no" in refused.stderr
+    assert "POSTROOM_ACCEPT_LOSS" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_what_waits_survives_a_restart_and_finds_its_agent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli, running = Cli(tmp_path, monkeypatch), Up(tmp_path)
+    said = running.start()
+    assert (said["simulated"], said["redis_embedded"], said["letta_embedded"]) == (True, True, True)
+    sent = cli("send", "acme-researcher", "Topic: patience", "-t", "acme", "--not-before", "+2s", "--json")
+    assert running.stop() == 0
+    assert "has ended" not in cli("get", "tenants").err
+    assert cli("get", "tenants").code == 78
+
+    running.start()
+    found = cli.wait_for("get", "messages", "-t", "acme", state="delivered")
+    assert found["message_id"] == sent.json["message_id"]
+    assert running.stop() == 0
