@@ -1,8 +1,10 @@
 """Short ways to make what the tests of `workers` need: records, and the parts of a process on one Redis."""
 
+import logging
 import random
 from typing import Any
 
+import structlog
 from arq.connections import ArqRedis
 
 from schemas.agent import Agent
@@ -20,6 +22,12 @@ from workers.log import Log
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.telemetry import Telemetry
+
+# structlog's own default draws tracebacks with every local variable: seconds each, and content in the output.
+structlog.configure(
+    processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+    wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+)
 
 ACME = service_context("acme", "test")
 AGENT = agent_id(1)

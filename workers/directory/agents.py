@@ -4,6 +4,7 @@ An agent belongs to a tenant by its `tenant:` tag alone; one without it is, for 
 """
 
 import asyncio
+import math
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -71,6 +72,8 @@ class Directory:
         self._clock = clock
         self._rosters: dict[TenantId, _Roster] = {}
         self._locks: dict[TenantId, asyncio.Lock] = {}
+        self._doubted_at: dict[TenantId, float] = {}
+        """When a list last turned out to be wrong, monotonic."""
 
     async def find(self, context: Context, address: str, *, seen_at: float) -> Found:
         """The agent of that id or exact name.
@@ -113,7 +116,7 @@ class Directory:
 
     def forget(self, context: Context) -> None:
         """Asks the source again next time: an agent turned out to be gone."""
-        self._rosters.pop(context.tenant, None)
+        self._doubted_at[context.tenant] = self._clock.monotonic()
 
     async def _roster(self, context: Context) -> _Roster:
         roster = self._rosters.get(context.tenant)
@@ -122,7 +125,7 @@ class Directory:
             if roster is None:
                 return await self._reload(context, than=None)
             self._rosters[context.tenant] = roster
-        if self._age(roster) > FRESH_SECONDS:
+        if self._age(roster) > FRESH_SECONDS or roster.read_at <= self._doubted_at.get(context.tenant, -math.inf):
             try:
                 return await self._reload(context, than=roster)
             except LettaUnavailableError:

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind
 from schemas.context import Context
 from schemas.delivery import Cause, State, Taken
 from schemas.envelope import Envelope
-from schemas.outcome import Failed, FateUnknown, Outcome, Replied
+from schemas.outcome import Failed, Outcome, Replied
 from schemas.verdict import Allow, Drop, Wait
 from workers.broker.client import REDIS_AWAY
 from workers.broker.results import Settlement
@@ -74,8 +74,7 @@ class TurnRunner:
                 settlement = await self._settlement(turn, context.with_trace(span.trace), span)
             except Exception:  # noqa: BLE001  # a bug of ours must not take the message with it
                 self._resources.log.of(context).exception("turn failed", delivery=turn.taken.id)
-                failed = FateUnknown("an error in the worker")
-                settlement = self._ending.of_outcome(turn.taken, turn.envelope, failed, span.trace)
+                settlement = self._ending.of_error(turn.taken, turn.envelope, expired=self._expired(turn))
             span.tell(state=settlement.state, cause=settlement.cause, attempt=turn.taken.attempt)
             return settlement
 
@@ -107,7 +106,7 @@ class TurnRunner:
             case CannotTell(detail):
                 return self._ending.cannot_tell(taken, turn.envelope, detail, expired=self._expired(turn))
             case NotDelivered():
-                return None
+                return self._ending.not_delivered(taken)
             case _:
                 assert_never(fate)
 

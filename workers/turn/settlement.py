@@ -74,6 +74,19 @@ class Ending:
         looking = _settle(taken, State.WAITING, Cause.LOOKING, detail)
         return replace(looking, due_in_ms=self._jitter(BUSY_MS), refund=True, fate_open=True, run_id=run_id or "")
 
+    def not_delivered(self, taken: Taken) -> Settlement | None:
+        """No call under this epoch began. None: it may be made now; but attempts are bounded."""
+        if taken.attempt <= self.settings.max_attempts:
+            return None
+        return _settle(taken, State.DEAD, Cause.ATTEMPTS, "every call was cut before it began")
+
+    def of_error(self, taken: Taken, envelope: Envelope, *, expired: bool) -> Settlement:
+        """After an error of ours, at whatever point: the next attempt looks, as long as there is one."""
+        detail = "an error in the worker"
+        if taken.attempt > self.settings.max_attempts:
+            return self.cannot_tell(taken, envelope, detail, expired=expired)
+        return self.of_outcome(taken, envelope, FateUnknown(detail), None)
+
     def cannot_tell(self, taken: Taken, envelope: Envelope, detail: str, *, expired: bool) -> Settlement:
         """Nobody can say whether the agent got it: the sender's choice decides; never a blind resend."""
         resend = envelope.on_unknown is OnUnknown.REDELIVER and not expired
