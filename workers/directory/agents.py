@@ -125,7 +125,7 @@ class Directory:
             if roster is None:
                 return await self._reload(context, than=None)
             self._rosters[context.tenant] = roster
-        if self._age(roster) > FRESH_SECONDS or roster.read_at <= self._doubted_at.get(context.tenant, -math.inf):
+        if self._age(roster) > FRESH_SECONDS or roster.read_at < self._doubted_at.get(context.tenant, -math.inf):
             try:
                 return await self._reload(context, than=roster)
             except LettaUnavailableError:
@@ -161,8 +161,8 @@ class Directory:
 
     async def _stored(self, context: Context) -> _Roster | None:
         found: dict[bytes, bytes] = await self._client.hgetall(keys.of(context).agents)
-        read_at_ms = found.pop(_READ_AT.encode(), None)
-        if read_at_ms is None:
+        read_at_ms = found.pop(_READ_AT.encode(), b"")
+        if not read_at_ms.isdigit():
             return None
         agents = []
         for record in found.values():

@@ -27,10 +27,15 @@ class Tenants:
         if not is_tenant_id(tenant):
             raise RefusedError("expected lower-case letters, digits and dashes, 1 to 40", where=f"tenant {tenant!r}")
         names = keys.of(operator.for_tenant(tenant))
-        if not await self.client.hsetnx(names.tenant, "created_at_ms", now_ms):
+        fields = {**limits.model_dump(), "suspended": 0, "created_at_ms": now_ms}
+        async with self.client.pipeline(transaction=True) as pipe:
+            for name, value in fields.items():
+                pipe.hsetnx(names.tenant, name, value)
+            await pipe.execute()
+        # Who adds the name has made the tenant: a registration that was cut before is made whole by the next.
+        if not await self.client.sadd(keys.tenants(), tenant):
             raise RefusedError("is registered already", where=f"tenant {tenant!r}")
-        await self.client.hset(names.tenant, mapping={**limits.model_dump(), "suspended": 0})
-        await self.client.sadd(keys.tenants(), tenant)
+        await self.client.hset(names.tenant, mapping=fields)
         await self._tell(tenant)
         return Tenant(id=tenant, limits=limits, created_at_ms=now_ms)
 

@@ -377,6 +377,7 @@ async def test_the_last_attempt_may_still_be_found_to_have_ended_well(bench: Ben
 async def test_an_agent_that_letta_does_not_know_is_asked_for_anew_before_its_next_message(bench: Bench) -> None:
     """It was deleted after the list was read: one call finds out, and no second one is made."""
     await bench.run()
+    bench.clock.advance(1.5)
     bench.letta.roster = []
     bench.letta.outcomes.append(Rejected(Cause.UNKNOWN_AGENT, "404"))
     first = await bench.run()
