@@ -11,6 +11,7 @@ from schemas.agent import Agent
 from schemas.context import Context, service_context
 from schemas.delivery import Taken
 from schemas.envelope import Envelope
+from tests.support.fake_letta_port import FakeLetta
 from tests.support.ledger import agent_id
 from workers.broker import keys
 from workers.broker.arq import deserialize, serialize
@@ -18,10 +19,19 @@ from workers.broker.client import Client
 from workers.broker.rules import Pool
 from workers.broker.scripts import Scripts
 from workers.clock import Clock, SystemClock
+from workers.directory.agents import Directory
 from workers.log import Log
+from workers.mailbox.leases import Keeper
+from workers.mailbox.ring import Bells
+from workers.mailbox.settle import Settler
+from workers.mailbox.sweep import Sweeper
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.telemetry import Telemetry
+from workers.turn.drain import Hands
+from workers.turn.inflight import AdaptiveLimit
+from workers.turn.run import TurnRunner
+from workers.turn.slots import ServerSlots, Slots
 
 # structlog's own default draws tracebacks with every local variable: seconds each, and content in the output.
 structlog.configure(
@@ -104,3 +114,27 @@ def taken(**fields: Any) -> Taken:
 def of_tenant(tenant: str) -> Context:
     """A service's context in a tenant."""
     return service_context(tenant, "test")
+
+
+class Workshop:
+    """What a pool process is made of, around a scripted Letta, on any Redis; nothing is started."""
+
+    def __init__(self, resources: Resources, letta: FakeLetta, arq: ArqRedis) -> None:
+        self.resources = resources
+        self.letta = letta
+        self.bells = Bells(arq, resources.scripts, resources.log)
+        self.keeper = Keeper(resources)
+        self.limit = AdaptiveLimit(resources.clock, highest=64)
+        self.server = ServerSlots(self.limit)
+        self.directory = Directory(resources.client, letta, resources.clock)
+        self.hands = Hands(
+            resources=resources,
+            runner=TurnRunner(resources, letta, self.directory, self.keeper, self.limit),
+            keeper=self.keeper,
+            settler=Settler(resources, self.bells),
+            bells=self.bells,
+            sweeper=Sweeper(resources, self.bells),
+        )
+
+    def slots(self, pool: Pool = Pool.STANDARD, size: int = 8) -> Slots:
+        return Slots(pool, size, self.server)

@@ -23,7 +23,22 @@ class ServerSlots:
 
     def __init__(self, limit: AdaptiveLimit) -> None:
         self.limit = limit
-        self.granted = 0
+        self._held: Counter[TenantId] = Counter()
+
+    @property
+    def granted(self) -> int:
+        """Turns granted now, by all pools."""
+        return self._held.total()
+
+    def holds(self, tenant: TenantId) -> bool:
+        """Whether the tenant has a turn in any pool: several pools must not be several ways to all there is."""
+        return tenant in self._held
+
+    def give(self, tenant: TenantId, count: int) -> None:
+        """Counts turns, back ones as negative."""
+        self._held[tenant] += count
+        if self._held[tenant] <= 0:
+            del self._held[tenant]
 
     def room(self, pool: Pool) -> int:
         """How many more this pool may begin."""
@@ -60,19 +75,19 @@ class Slots:
         if free == 0:
             return 0
         fair = max(1, free // (1 + self.rivals))
-        reserved = max(1, min(self._size, self._server.limit.current) // RESERVED_SHARE) if self._size > 1 else 0
-        if self._held[context.tenant] == 0:
-            granted = max(1, min(fair, free - reserved))
-        else:
-            granted = max(0, min(fair, free - reserved))
+        beyond_reserve = min(
+            self._size - self.in_use - _reserve(self._size),
+            self._server.room(self.pool) - _reserve(self._server.limit.current),
+        )
+        granted = max(0 if self._server.holds(context.tenant) else 1, min(fair, beyond_reserve))
         self._held[context.tenant] += granted
-        self._server.granted += granted
+        self._server.give(context.tenant, granted)
         return granted
 
     def release(self, context: Context, count: int = 1) -> None:
         """Gives slots back."""
         self._held[context.tenant] -= count
-        self._server.granted -= count
+        self._server.give(context.tenant, -count)
         if self._held[context.tenant] <= 0:
             del self._held[context.tenant]
         self._released.set()
@@ -86,3 +101,8 @@ class Slots:
                 await released.wait()
         except TimeoutError:
             return
+
+
+def _reserve(of: int) -> int:
+    """How many of so many are for tenants that hold none."""
+    return max(1, of // RESERVED_SHARE) if of > 1 else 0
