@@ -15,6 +15,7 @@ from schemas.delivery import State
 
 Row = TypeVar("Row")
 
+COLUMN_GAP = 2
 UNLIMITED = 10_000
 """The width of a pipe: whoever reads it next wants whole ids."""
 STATE_STYLES: dict[State, str] = {
@@ -56,8 +57,6 @@ class Column(Generic[Row]):
     wide: bool = False
     """Only with `-o wide`."""
     right: bool = False
-    shrinks: bool = False
-    """Cut with an ellipsis where the terminal is narrow; others keep their width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +79,26 @@ class Listing(Generic[Row]):
         elif not rows:
             err.print(self.nothing, style="dim", markup=False)
         else:
-            out().print(self._table(rows, wide=form is Form.WIDE))
+            self._print(rows, wide=form is Form.WIDE)
 
-    def _table(self, rows: Sequence[Row], *, wide: bool) -> Table:
+    def _print(self, rows: Sequence[Row], *, wide: bool) -> None:
+        """Nothing is cut, whatever the width: who copies an id wants all of it."""
         columns = [column for column in self.columns if wide or not column.wide]
-        table = plain_table(*(column.header for column in columns))
-        for column, drawn in zip(columns, table.columns, strict=True):
+        cells = [[_cell(column.value(row)) for column in columns] for row in rows]
+        table, kept = plain_table(*(column.header for column in columns)), -COLUMN_GAP
+        for column, drawn, values in zip(columns, table.columns, zip(*cells, strict=True), strict=True):
             drawn.justify = "right" if column.right else "left"
-            drawn.overflow = "ellipsis" if column.shrinks else "fold"
-            drawn.no_wrap = column.shrinks or not wide
-        for row in rows:
-            table.add_row(*(_cell(column.value(row)) for column in columns))
-        return table
+            drawn.no_wrap = True
+            kept += max(len(column.header), *(value.cell_len for value in values)) + COLUMN_GAP
+        for row in cells:
+            table.add_row(*row)
+        # Where the terminal is narrower, it wraps the lines by itself.
+        Console(highlight=False, width=max(out().width, kept)).print(table)
 
 
 def plain_table(*headers: str) -> Table:
     """Columns without lines, as people know them from kubectl."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, COLUMN_GAP, 0, 0))
     for header in headers:
         table.add_column(header.upper())
     return table

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from console.addresses import this_command, without_password
+from console.local import Home
 from console.parts import Parts, embedded_parts
 from console.running import Ending, run_processes, signals
 from console.session import open_letta, principal, wait_for_addresses
@@ -183,12 +184,12 @@ def _document(parts: Parts, *, simulated: bool | None) -> dict[str, object]:
 
 def _addresses(parts: Parts, *, simulated: bool | None) -> list[str | Text]:
     redis, letta = without_password(parts.settings.required_redis_url()), parts.settings.required_letta_base_url()
-    kept = f"private, kept in {parts.redis.directory}" if parts.redis else "given"
+    kept = f"private, kept in {Home(parts.settings.home).redis_directory}" if parts.redis else "given"
     lines: list[str | Text] = [f"  Redis   {redis}  ({kept})", f"  Letta   {letta}"]
     if simulated is None:
         lines.append(Text("          cannot be reached yet; messages wait until it can", style="yellow"))
     if simulated:
-        said = "The agents are SIMULATED: a sandbox Letta with deterministic voices, no language model."
+        said = "The agents are SIMULATED: a sandbox Letta on this machine, no language model."
         lines += ["", Text(f"  {said}", style="bold yellow")]
         lines.append(Text("  Set LETTA_BASE_URL (and LETTA_API_KEY) to use your own.", style="dim"))
     return lines

@@ -2,6 +2,7 @@
 # ruff: noqa: FBT002  # typer gives options by name
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from console.checks import Check, LettaChecks, Level, process_checks, redis_checks, settings_checks
@@ -11,9 +12,9 @@ from console.output import out, print_json, safe
 from console.session import run, session
 
 SIGNS: dict[Level, Text] = {
-    Level.OK: Text("  ok  ", "green"),
-    Level.WARN: Text(" warn ", "bold yellow"),
-    Level.FAIL: Text(" FAIL ", "bold red"),
+    Level.OK: Text(" ok ", "green"),
+    Level.WARN: Text("warn", "bold yellow"),
+    Level.FAIL: Text("FAIL", "bold red"),
 }
 HELP = """Look at Redis, Letta, the clocks and the services, and say which promises hold.
 
@@ -57,13 +58,14 @@ async def _look() -> list[Check]:
 
 def _show(checks: list[Check]) -> None:
     console = out()
-    width = max(len(check.name) for check in checks)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
     for check in checks:
-        line = SIGNS[check.level].copy()
-        line.append(f" {safe(check.name):<{width}}  ", style="dim")
-        line.append(safe(check.found))
-        console.print(line, soft_wrap=True)
+        table.add_row(SIGNS[check.level], safe(check.name), Text(safe(check.found)))
         if check.do:
-            console.print(Text(f"{'':<{width + 9}}→ {safe(check.do)}", style="yellow"), soft_wrap=True)
+            table.add_row("", "", Text(f"→ {safe(check.do)}", style="yellow"))
+    console.print(table)
     counts = {level: sum(check.level is level for check in checks) for level in Level}
     console.print(f"\n{counts[Level.OK]} ok, {counts[Level.WARN]} to look at, {counts[Level.FAIL]} failed")

@@ -11,8 +11,7 @@ from rich.text import Text
 from console.commands.options import FormOption, JsonOption, TenantOption, form_of, since
 from console.output import Column, Form, Listing, state_text
 from console.session import Session, run, session
-from console.times import relative, size_text
-from console.words import in_words
+from console.times import relative, size_text, span
 from schemas.agent import Agent
 from schemas.context import Context
 from schemas.delivery import Cause, State
@@ -95,7 +94,7 @@ AGENTS: Listing[AgentRow] = Listing(
         Column("name", lambda row: row.agent.name),
         Column("waiting", lambda row: str(row.waiting), right=True),
         Column("now", lambda row: row.status),
-        Column("id", lambda row: row.agent.id, shrinks=True),
+        Column("id", lambda row: row.agent.id),
         Column("tags", lambda row: " ".join(row.agent.tags), wide=True),
     ),
     name=lambda row: row.agent.name,
@@ -114,10 +113,10 @@ MESSAGES: Listing[MessageRow] = Listing(
         Column("id", lambda row: row.listed.receipt.message_id),
         Column("state", lambda row: state_text(row.listed.receipt.state)),
         Column("agent", lambda row: row.agent),
-        Column("age", lambda row: relative(row.listed.receipt.accepted_at_ms, row.now_ms)),
+        Column("age", lambda row: _age(row.listed, row.now_ms)),
         Column("priority", lambda row: row.listed.envelope.priority if row.listed.envelope else "", wide=True),
         Column("sender", lambda row: row.listed.envelope.sender if row.listed.envelope else "", wide=True),
-        Column("why", lambda row: _why(row.listed.receipt.state, row.listed.receipt.cause), shrinks=True),
+        Column("cause", lambda row: _cause(row.listed.receipt.state, row.listed.receipt.cause)),
         Column("detail", lambda row: row.listed.receipt.detail or "", wide=True),
     ),
     name=lambda row: row.listed.receipt.message_id,
@@ -136,9 +135,9 @@ DELIVERIES: Listing[DeliveryRow] = Listing(
         Column("state", lambda row: state_text(row.delivery.state)),
         Column("agent", lambda row: row.delivery.agent_name or row.delivery.agent),
         Column("attempts", lambda row: str(row.delivery.attempts), right=True),
-        Column("age", lambda row: relative(row.listed.receipt.accepted_at_ms, row.now_ms)),
+        Column("age", lambda row: _age(row.listed, row.now_ms)),
         Column("due", lambda row: _due(row.delivery, row.now_ms), wide=True),
-        Column("why", lambda row: _why(row.delivery.state, row.delivery.cause), shrinks=True),
+        Column("cause", lambda row: _cause(row.delivery.state, row.delivery.cause)),
         Column("tokens", lambda row: str(row.delivery.total_tokens or ""), wide=True, right=True),
         Column("run", lambda row: row.delivery.run_id or "", wide=True),
         Column("detail", lambda row: row.delivery.detail or "", wide=True),
@@ -298,11 +297,13 @@ def _addressees(one: Listed) -> set[str | None]:
     return named | {each.agent for each in one.receipt.deliveries} | {x.agent_name for x in one.receipt.deliveries}
 
 
-def _why(state: State, cause: Cause | None) -> str:
-    """Nothing where all went well: a list is for finding what did not."""
-    if state is State.DELIVERED or cause is None:
-        return ""
-    return in_words(state, cause)
+def _cause(state: State, cause: Cause | None) -> str:
+    """Nothing where all went well: a list is for finding what did not, `describe` for the words."""
+    return "" if state is State.DELIVERED or cause is None else cause.replace("_", " ")
+
+
+def _age(listed: Listed, now_ms: int) -> str:
+    return span(max(0, now_ms - listed.receipt.accepted_at_ms) / 1000)
 
 
 def _due(delivery: DeliveryReceipt, now_ms: int) -> str:

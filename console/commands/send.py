@@ -44,8 +44,10 @@ def register(app: typer.Typer) -> None:
 
 
 def send(
-    agent: Annotated[str, typer.Argument(help="The agent's name or id.", show_default=False)],
-    text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.", show_default=False)],
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.", show_default=False)],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What to say; - reads it from stdin.", show_default=False)
+    ],
     tenant: TenantOption = None,
     priority: Annotated[Priority, typer.Option(help="Order inside the tenant.")] = Priority.NORMAL,
     expires_in: Annotated[

@@ -208,7 +208,9 @@ async def _shown(opened: Session, name: str) -> Shown:
     held = await listing.holds(context, opened.client, now_ms)
     url = opened.settings.required_redis_url()
     stream = keys.of(context).tasks
-    message = json.dumps({"to": {"agent": await _some_agent(opened, context)}, "content": "Topic: tea"})
+    message = json.dumps(
+        {"to": {"agent": await _some_agent(opened, context)}, "content": "Topic: tea"}, separators=(",", ":")
+    )
     return Shown(
         tenant=tenant,
         counters=await listing.counters(context, opened.client),
@@ -270,8 +272,7 @@ def describe(shown: Shown) -> None:
         ("at once", f"{limits.in_flight} turns"),
         ("not ended", f"{size_text(shown.counters.get('bytes', 0))} of {size_text(limits.max_bytes)}"),
     ]
-    console.print(pairs(rows))
-    console.print(Text("\nmessages", style="dim"), pairs(_counts(shown)), sep="\n")
+    console.print(pairs([*rows, *_counts(shown)]))
     console.print(Text("\npublish from any language: XADD to the tenant's stream, field `message`", style="dim"))
     console.print(Text(f"  {shown.stream}"), soft_wrap=True)
     console.print(Text(f"\n  {shown.example}", style="bold"), soft_wrap=True)
@@ -280,8 +281,11 @@ def describe(shown: Shown) -> None:
 
 
 def _counts(shown: Shown) -> list[tuple[str, str | Text]]:
-    order = [State.ACCEPTED, State.WAITING, State.RUNNING, State.DELIVERED, State.EXPIRED, State.REFUSED, State.DEAD]
-    rows: list[tuple[str, str | Text]] = [
-        (f"  {state}", str(shown.counters.get(state, 0))) for state in [*order, State.CANCELLED, State.UNKNOWN]
+    def counted(*states: State) -> str:
+        return ", ".join(f"{shown.counters.get(state, 0)} {state}" for state in states)
+
+    return [
+        ("under way", counted(State.ACCEPTED, State.WAITING, State.RUNNING)),
+        ("ended", counted(State.DELIVERED, State.EXPIRED, State.REFUSED, State.DEAD, State.CANCELLED, State.UNKNOWN)),
+        ("dead letters", str(shown.dead_letters)),
     ]
-    return [*rows, ("  dead letters", str(shown.dead_letters))]

@@ -242,6 +242,9 @@ def test_get_messages_filters_and_forms(cli: Cli) -> None:
     table = cli("get", "messages", "-t", "acme", "-o", "wide").out
     assert table.split("\n", 1)[0].split()[:3] == ["ID", "STATE", "AGENT"]
     assert waiting in table
+    refused = cli("send", "not-an-agent", "x", "-t", "acme", "--wait", "--json").json["message_id"]
+    found = cli("get", "messages", "-t", "acme", "--agent", "not-an-agent", "--json").json
+    assert [(one["message_id"], one["cause"]) for one in found] == [(refused, "unknown_agent")]
     nothing = cli("get", "messages", "-t", "acme", "--since", "2099-01-01")
     assert (nothing.code, nothing.out, nothing.err) == (0, "", "no messages\n")
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from schemas.agent import Agent
 from schemas.context import Context
+from schemas.delivery import State
 from schemas.envelope import Envelope
 from schemas.ids import AgentId, MessageId, is_agent_id
 from schemas.receipt import Receipt
@@ -131,16 +132,27 @@ async def _one(context: Context, client: Client, message_id: MessageId) -> Liste
         return None
 
 
+async def _raw_letter(context: Context, client: Client, message_id: MessageId, entry: str) -> bytes | None:
+    """What was refused, as it came: among the dead letters since it was published, which are soon after it."""
+    letters = await client.xrange(keys.of(context).dead, entry.partition("-")[0], "+", count=PAGE)
+    wanted = message_id.encode()
+    return next((fields.get(b"raw") or None for _, fields in letters if fields.get(b"message") == wanted), None)
+
+
 async def _envelope(context: Context, client: Client, message_id: MessageId) -> Envelope | None:
     names = keys.of(context)
-    raw, entry = await client.hmget(names.message(message_id), "envelope", "entry")
+    raw, entry, state = await client.hmget(names.message(message_id), "envelope", "entry", "state")
     if raw is None and entry is not None:
-        # Accepted, not dispatched yet: it still stands on the stream.
-        entries = await client.xrange(names.tasks, entry.decode(), entry.decode())
-        raw = entries[0][1].get(b"message") if entries else None
+        if state == State.REFUSED.encode():
+            raw = await _raw_letter(context, client, message_id, entry.decode())
+        else:
+            # Accepted, not dispatched yet: it still stands on the stream.
+            entries = await client.xrange(names.tasks, entry.decode(), entry.decode())
+            raw = entries[0][1].get(b"message") if entries else None
     if raw is None:
         return None
     try:
+        # A refused one may be anything at all.
         return Envelope.model_validate_json(raw)
     except ValidationError:
         return None
