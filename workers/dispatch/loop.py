@@ -41,11 +41,13 @@ class Dispatcher(Service):
         self._ownership = ownership
         self._directory = directory
         self._bells = bells
-        self._control = "$"
+        self._control = "0-0"
         self._busy: dict[TenantId, asyncio.Task[None]] = {}
         self._resting: dict[TenantId, float] = {}
 
     async def prepare(self) -> None:
+        newest = await self.resources.client.xrevrange(keys.control(), count=1)
+        self._control = newest[0][0].decode() if newest else "0-0"
         await self._ownership.refresh()
 
     async def step(self) -> None:

@@ -5,6 +5,7 @@ for arq's next poll. Losing any of it costs time, never work: the sweeper looks 
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 from arq.connections import ArqRedis
 
@@ -16,6 +17,9 @@ from workers.broker.rules import Pool
 from workers.broker.scripts import Scripts
 from workers.ids import new_seed
 from workers.log import Log
+
+ANY_SKEW = timedelta(days=1)
+JOB_LIFE = timedelta(days=1)
 
 
 class Bells:
@@ -31,11 +35,23 @@ class Bells:
         for pool in dict.fromkeys(pools):
             try:
                 await self._arq.enqueue_job(
-                    DRAIN, context.tenant, _job_id=job_id(pool, seed), _queue_name=keys.queue(pool)
+                    DRAIN,
+                    context.tenant,
+                    _job_id=job_id(pool, seed),
+                    _queue_name=keys.queue(pool),
+                    _defer_until=await self._a_day_ago(),
+                    _expires=JOB_LIFE,
                 )
                 await self._arq.publish(keys.bell(pool), context.tenant)
             except REDIS_AWAY as error:
                 self._log.of(context).warning("ring failed", pool=pool, error_type=type(error).__name__)
+
+    async def _a_day_ago(self) -> datetime:
+        """First come first served by Redis' clock, and due by every host's: arq compares with the host's own
+        (HAZARDS.md A21), so that one that is behind would not see the job, and one ahead would hide its own.
+        """
+        seconds, micros = await self._arq.time()
+        return datetime.fromtimestamp(int(seconds) + int(micros) / 1_000_000, UTC) - ANY_SKEW
 
     async def hand_on(self, context: Context, pool: Pool) -> None:
         """Queues the tenant's next drain behind the other tenants'."""
