@@ -33,8 +33,14 @@ class Keeper(Service):
         self._held: dict[tuple[TenantId, AgentId], _Held] = {}
 
     def hold(self, context: Context, taken: Taken, task: Task[None], *, asked_at: float) -> None:
-        """Begins to renew a lease that was asked for at `asked_at` (monotonic)."""
+        """Begins to renew a lease that was asked for at `asked_at` (monotonic).
+
+        A turn of this agent that still runs here has lost its lease: the new token proves it, and it is cut.
+        """
         until = asked_at + LEASE_SECONDS
+        before = self._held.get((context.tenant, taken.agent))
+        if before is not None and before.token != taken.token:
+            before.task.cancel()
         self._held[context.tenant, taken.agent] = _Held(context, taken.agent, taken.token, task, until)
 
     def release(self, context: Context, taken: Taken) -> None:
