@@ -1,5 +1,6 @@
 """What `postroom doctor` looks at: each check answers ok, warn or fail, with what to do."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -10,22 +11,19 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from console.addresses import without_password
-from console.session import Session, open_letta
+from console.session import Session
 from console.times import size_text, span
-from schemas.agent import tenant_tag
-from schemas.context import Context
 from workers.broker import keys
 from workers.broker.arq import connect_arq
 from workers.broker.client import FLOOR, REDIS_AWAY, Durability, close, durability
 from workers.broker.rules import Pool
 from workers.bus.admission import STOP_AT
-from workers.errors import ConfigurationError, LettaUnavailableError
 from workers.settings import Settings
-from workers.turn.letta.contract import Abilities, LettaPort
 
 CLOCK_WARNING_MS = 1_000
 STALE_MS = 12_000
 """A process writes its sign of life every 5 s; one that missed two of them is in trouble."""
+SECOND_LOOK_SECONDS = 6.0
 ROOM_WARNING = 0.7
 PROBE_ID = "doctor-asks-for-a-message-that-nobody-sent"
 
@@ -79,9 +77,9 @@ async def redis_checks(opened: Session) -> AsyncIterator[Check]:
         )
         return
     yield _version(found, url)
-    yield _append_only(found, accepted=opened.settings.accept_loss)
-    yield _eviction(found, accepted=opened.settings.accept_loss)
-    yield _memory(found)
+    yield append_only(found, accepted=opened.settings.accept_loss)
+    yield eviction(found, accepted=opened.settings.accept_loss)
+    yield memory(found)
     yield await _scripts(opened)
     yield await _arq(opened.settings)
     yield await _clock(opened)
@@ -95,7 +93,8 @@ def _version(found: Durability, url: str) -> Check:
     return ok("redis", text)
 
 
-def _append_only(found: Durability, *, accepted: bool) -> Check:
+def append_only(found: Durability, *, accepted: bool) -> Check:
+    """Whether a restart loses messages."""
     if found.append_only is None:
         return warn("append-only file", "Redis does not tell", "make sure that its provider keeps what it confirms")
     if not found.append_only:
@@ -112,7 +111,8 @@ def _append_only(found: Durability, *, accepted: bool) -> Check:
     return ok("append-only file", how_often.get(found.fsync or "", "on; Redis does not tell how often it is on disk"))
 
 
-def _eviction(found: Durability, *, accepted: bool) -> Check:
+def eviction(found: Durability, *, accepted: bool) -> Check:
+    """Whether a full Redis drops messages."""
     if found.eviction is None:
         return warn("eviction", "Redis does not tell", "make sure that maxmemory-policy is noeviction")
     if found.eviction != "noeviction":
@@ -122,7 +122,8 @@ def _eviction(found: Durability, *, accepted: bool) -> Check:
     return ok("eviction", "noeviction")
 
 
-def _memory(found: Durability) -> Check:
+def memory(found: Durability) -> Check:
+    """Whether there is room."""
     used = size_text(found.used_memory)
     if not found.max_memory:
         return ok("memory", f"{used} used, no ceiling set")
@@ -174,7 +175,7 @@ async def _clock(opened: Session) -> Check:
 
 async def process_checks(opened: Session) -> AsyncIterator[Check]:
     """Which services live."""
-    signs = [sign async for sign in _signs(opened)]
+    signs = await _settled_signs(opened)
     now_ms = await opened.now_ms()
     kinds = {name for sign in signs for name in sign["services"]}
     if not signs:
@@ -197,6 +198,17 @@ async def process_checks(opened: Session) -> AsyncIterator[Check]:
         yield warn("processes", "no pool lives: nothing is delivered", "run `postroom serve pool`")
 
 
+async def _settled_signs(opened: Session) -> list[dict[str, Any]]:
+    """The signs of life; one that tells of a start is looked at again once it has been renewed."""
+    deadline = opened.resources.clock.monotonic() + SECOND_LOOK_SECONDS
+    while True:
+        signs = [sign async for sign in _signs(opened)]
+        all_ready = all(all(sign["services"].values()) for sign in signs)
+        if all_ready or opened.resources.clock.monotonic() > deadline:
+            return signs
+        await asyncio.sleep(0.2)
+
+
 async def _signs(opened: Session) -> AsyncIterator[dict[str, Any]]:
     async for key in opened.client.scan_iter(match=f"{keys.process()}*", count=1_000):
         raw = await opened.client.get(key)
@@ -213,83 +225,3 @@ def settings_checks(settings: Settings, *, simulated: bool | None) -> list[Check
         return [ok("log key", "the default; make it your own before real tenants come")]
     do = "set POSTROOM_LOG_KEY to a secret of your own, the same in all processes"
     return [warn("log key", "the default: who knows it can guess tenants from logs", do)]
-
-
-@dataclass(slots=True)
-class LettaChecks:
-    """Letta: reachable, what it can do, and what that means."""
-
-    opened: Session
-    abilities: Abilities | None = None
-
-    async def run(self) -> AsyncIterator[Check]:
-        """Every check; only the first where it cannot be reached."""
-        settings = self.opened.settings
-        if settings.letta_base_url is None:
-            yield fail("letta", "LETTA_BASE_URL is not set", "set it, or run `postroom up` in this folder")
-            return
-        try:
-            port = open_letta(settings, self.opened.resources)
-        except ConfigurationError as error:
-            yield fail("letta", str(error), "correct LETTA_BASE_URL")
-            return
-        try:
-            async for check in self._ask(port, settings.letta_base_url):
-                yield check
-        finally:
-            await port.close()
-
-    async def _ask(self, port: LettaPort, url: str) -> AsyncIterator[Check]:
-        try:
-            self.abilities = await port.abilities()
-        except LettaUnavailableError as error:
-            yield fail(
-                "letta", f"{url} cannot be used: {error}", "start it, or correct LETTA_BASE_URL and LETTA_API_KEY"
-            )
-            return
-        kind = "SIMULATED agents (the sandbox)" if self.abilities.simulated else f"version {self.abilities.version}"
-        yield ok("letta", f"{kind} at {url}")
-        yield _one_turn(self.abilities)
-        yield _one_at_a_time(self.abilities)
-        async for check in self._agents(port):
-            yield check
-
-    async def _agents(self, port: LettaPort) -> AsyncIterator[Check]:
-        tenants = await self.opened.tenants.all_ids(self.opened.operator)
-        if not tenants:
-            yield warn("tenants", "none is registered", "postroom tenant create NAME")
-        for tenant in tenants:
-            context = self.opened.operator.for_tenant(tenant)
-            registered = await self.opened.tenants.show(self.opened.operator, tenant)
-            yield await _tenant(port, context, suspended=registered.suspended)
-
-
-def _one_turn(abilities: Abilities) -> Check:
-    if abilities.joins:
-        return ok("one turn a message", "holds: a call that was cut is joined again under its otid, never repeated")
-    if abilities.lists_runs:
-        said = "a cut call is looked for in runs and thread; where that cannot tell, the sender's on_unknown decides"
-        return warn("one turn a message", said, "give the server Redis (LETTA_REDIS_HOST) to make it certain")
-    said = "a cut call is looked for in the thread only; where that cannot tell, the sender's on_unknown decides"
-    return warn("one turn a message", said, "use a server that lists runs, better one with Redis")
-
-
-def _one_at_a_time(abilities: Abilities) -> Check:
-    if abilities.locks:
-        return ok("one turn at a time", "holds against everybody: the server refuses a second turn of a busy agent")
-    said = "holds among Postroom's own messages; the server does not refuse a turn that somebody else begins meanwhile"
-    return warn("one turn at a time", said, "let only Postroom talk to these agents, or give the server Redis")
-
-
-async def _tenant(port: LettaPort, context: Context, *, suspended: bool) -> Check:
-    name = f"tenant {context.tenant}"
-    try:
-        count = len([agent async for agent in port.agents(context)])
-    except LettaUnavailableError as error:
-        return fail(name, f"its agents cannot be listed: {error}", "look at the Letta server")
-    said = f"{count} agent{'' if count == 1 else 's'} tagged {tenant_tag(context.tenant)}"
-    if not count:
-        return warn(name, said, f"tag its agents on the Letta server with {tenant_tag(context.tenant)}")
-    if suspended:
-        return warn(name, f"{said}; suspended: nothing is delivered", f"postroom tenant resume {context.tenant}")
-    return ok(name, said)
