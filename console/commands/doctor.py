@@ -5,7 +5,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from console.checks import Check, LettaChecks, Level, process_checks, redis_checks, settings_checks
+from console.checks import Check, Level, process_checks, redis_checks, settings_checks
+from console.checks_letta import LettaChecks
 from console.commands.options import JsonOption
 from console.exits import Code
 from console.output import out, print_json, safe
