@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from schemas.context import Context
 from schemas.delivery import Cause, State, Taken
 from schemas.envelope import Envelope
+from workers.broker.client import REDIS_AWAY
 from workers.broker.results import Settlement, TakenBatch
 from workers.broker.rules import Pool
 from workers.mailbox.leases import Keeper
@@ -69,11 +70,11 @@ class Drain:
                     # Let the turns just begun run: with free slots there may be room for the next batch at once.
                     await asyncio.sleep(0)
                     continue
-                if not self._turns:
+                if self._turns:
+                    left = over_at - clock.monotonic()
+                    await asyncio.wait(self._turns, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                elif not self._settled_quietly:
                     break
-                await asyncio.wait(
-                    self._turns, timeout=over_at - clock.monotonic(), return_when=asyncio.FIRST_COMPLETED
-                )
         finally:
             self._taking = False
         await self._leave(more)
@@ -130,6 +131,12 @@ class Drain:
         except asyncio.CancelledError:
             # The lease is lost, or the process ends: the delivery is somebody else's, or soon will be.
             log.warning("turn cut", delivery=taken.id, agent=taken.agent)
+        except REDIS_AWAY as error:
+            # It is settled; whoever is behind it is found by the next look at everybody.
+            log.warning("ring failed", delivery=taken.id, error_type=type(error).__name__)
+        except Exception:
+            # A bug of ours. The lease runs out, and the delivery is taken back (HAZARDS.md A7).
+            log.exception("settlement failed", delivery=taken.id)
         finally:
             self._hands.keeper.release(self._context, taken)
             self._slots.release(self._context)

@@ -84,7 +84,7 @@ async def test_everybody_hears_his_own_result(bench: Bench) -> None:
     await bench.ledger.settle(twice)
     bench.batches.clear()
 
-    assert await asyncio.gather(bench.settle(mine), bench.settle(stale), bench.settle(twice)) == [
+    assert list(await asyncio.gather(bench.settle(mine), bench.settle(stale), bench.settle(twice))) == [
         "settled",
         "lost",
         "already",
