@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from schemas.delivery import Cause, State
 from workers.broker.results import Move, Settlement
 from workers.broker.rules import (
-    CALL_WITHIN_MS,
     FULL_PAUSE_MS,
     POOL_OF_RANK,
     RANKS_OF_POOL,
-    RATE_WINDOW_MS,
     Pool,
     Rules,
 )
 
-WINDOW_MS = RATE_WINDOW_MS + CALL_WITHIN_MS
+WINDOW_MS = int("\n".join(Rules().as_lua()).partition("RATE_WINDOW_MS = ")[2].split("\n")[0])
+"""As the scripts have it: a minute, and what a call may take on its way."""
 WAITING, RUNNING = State.WAITING, State.RUNNING
 
 
@@ -147,7 +146,8 @@ class LedgerModel:
             row.listed = move.expires_at_ms is not None
             row.cause = Cause.NOT_BEFORE if parked else ""
             message.rows.append(row)
-            self._place(agent)
+            if not parked:
+                self._place(agent)
         return "moved"
 
     def take(self, pool: Pool, limit: int, lease_ms: int) -> tuple[list[tuple[str, int, int, int, bool]], bool]:

@@ -26,6 +26,15 @@ RULES = Rules(aging_ms=(0, 2_000, 20_000, 70_000), kept_ms=500_000, max_crashes=
 LEASE_MS = 15_000
 RETURNED = (Cause.BUSY, Cause.BACKOFF, Cause.LOOKING, Cause.RETURNED)
 ENDS = (State.DELIVERED, State.DEAD, State.UNKNOWN, State.REFUSED, State.EXPIRED)
+OPTIONS = st.fixed_dictionaries(
+    {
+        "agents": st.lists(st.sampled_from(AGENTS), min_size=1, max_size=2, unique=True),
+        "priority": st.sampled_from(Priority),
+        "not_before": st.sampled_from((None, None, None, 0, 5_000, -5_000)),
+        "expires": st.sampled_from((None, None, 1_000, 30_000, -1)),
+        "longer": st.integers(0, 3),
+    }
+)
 HOWS = st.fixed_dictionaries(
     {
         "state": st.sampled_from((State.WAITING, State.WAITING, State.DELIVERED, State.DELIVERED, *ENDS)),
@@ -51,6 +60,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.moved: list[Move] = []
         self.entries: list[tuple[str, str, str]] = []
         self.seeds = 0
+        self.sent = 0
         self.ledgered = Ledgered()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -99,25 +109,28 @@ class LedgerMachine(RuleBasedStateMachine):
             self.entries.append((entry, id_, content))
 
     @rule(id_=st.sampled_from(MESSAGES), content=st.sampled_from(("hello", "hello world")))
+    def publish_raw(self, id_: str, content: str) -> None:
+        self.add_raw(id_, content)
+
     def add_raw(self, id_: str, content: str) -> None:
         entry = self.run(self.client.xadd(self.ledger.keys.tasks, {"message": content})).decode()
         self.entries.append((entry, id_, content))
 
+    @rule(options=OPTIONS)
+    def send(self, options: dict[str, Any]) -> None:
+        """A new message: the stream as far as it goes, and this one behind it."""
+        self.sent += 1
+        self.add_raw(f"n{self.sent}", "hello")
+        for _ in range(len(self.entries)):
+            self._dispatch(**options)
+
     @precondition(lambda self: self.entries)
-    @rule(
-        agents=st.lists(st.sampled_from(AGENTS), min_size=1, max_size=2, unique=True),
-        priority=st.sampled_from(Priority),
-        not_before=st.sampled_from((None, None, None, 0, 5_000, -5_000)),
-        expires=st.sampled_from((None, None, 1_000, 30_000, -1)),
-        longer=st.integers(0, 3),
-    )
-    def dispatch(
-        self,
-        agents: list[str],
-        priority: Priority,
-        not_before: int | None,
-        expires: int | None,
-        longer: int,
+    @rule(options=OPTIONS)
+    def dispatch(self, options: dict[str, Any]) -> None:
+        self._dispatch(**options)
+
+    def _dispatch(
+        self, agents: list[str], priority: Priority, not_before: int | None, expires: int | None, longer: int
     ) -> None:
         entry, id_, content = self.entries.pop(0)
         move = Move(
@@ -200,6 +213,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), how=HOWS, seeded=st.booleans())
     def settle(self, data: st.DataObject, how: dict[str, Any], *, seeded: bool) -> None:
         some = data.draw(st.lists(st.sampled_from(self.seen[-6:]), min_size=1, max_size=2))
+        self._settle(some, how, seeded=seeded)
+
+    def _settle(self, some: list[Taken], how: dict[str, Any], *, seeded: bool) -> None:
         settlements = [Settlement(one.id, one.agent, one.token, **how) for one in some]
         seed = self.seed() if seeded else ""
         answer = self.run(self.scripts.settle(self.context, seed=seed, settlements=settlements))
@@ -207,6 +223,15 @@ class LedgerMachine(RuleBasedStateMachine):
         assert set(answer.pools) == (self.model.ring() if seeded else set())
         if seeded:
             self.look(answer.next_look_ms)
+
+    @rule(pool=st.sampled_from(Pool), how=HOWS, seeded=st.booleans(), ms=st.sampled_from((0, 1_000, 15_000)))
+    def turn(self, pool: Pool, how: dict[str, Any], ms: int, *, seeded: bool) -> None:
+        """A whole turn, in time or late."""
+        before = len(self.seen)
+        self.take(pool, 2)
+        self.advance(ms)
+        for one in self.seen[before:]:
+            self._settle([one], how, seeded=seeded)
 
     @rule(id_=st.sampled_from(MESSAGES))
     def cancel(self, id_: str) -> None:

@@ -17,6 +17,8 @@ from workers.broker.client import Client, close, connect
 
 EXAMPLES = int(os.environ.get("POSTROOM_TEST_EXAMPLES", "20"))
 """Interleavings on each server; some hundreds after a change of the scripts."""
+PHASES = (Phase.generate, Phase.shrink) if "POSTROOM_TEST_SHRINK" in os.environ else (Phase.generate,)
+"""Shrinking takes minutes: ask for it once something failed."""
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def explore(runner: asyncio.Runner, client: Client, examples: int, steps: int) -
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, Phase.shrink),
+            phases=PHASES,
             database=None,
             print_blob=True,
         ),

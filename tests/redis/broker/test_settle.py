@@ -251,6 +251,19 @@ async def test_a_failure_the_server_reported_closes_the_epoch(ledger: Ledger) ->
     assert await ledger.field("m1:1", "delivered_at") is None
 
 
+async def test_every_failure_begins_another_epoch(ledger: Ledger) -> None:
+    """An otid is never used again after a failure that the server reported."""
+    await ledger.send("m1")
+
+    epochs = []
+    for _ in range(4):
+        taken = await take_one(ledger)
+        epochs.append(taken.epoch)
+        await give_back(ledger, taken, Cause.BACKOFF)
+
+    assert epochs == [1, 2, 3, 4]
+
+
 async def test_an_open_fate_keeps_the_epoch(ledger: Ledger) -> None:
     """The call was cut: the next attempt joins or looks, under the same otid, since the same time."""
     await ledger.send("m1")

@@ -345,6 +345,20 @@ async def test_what_goes_back_was_charged(ledger: Ledger) -> None:
     assert await ledger.field("m1:1", "cause") == "rate_agent"
 
 
+async def test_a_rate_window_is_no_longer_than_its_limit(ledger: Ledger) -> None:
+    """However long the tenant is busy."""
+    await ledger.register(agent_per_minute=2, per_minute=3)
+    for number in range(8):
+        await ledger.send(f"m{number}", agent_id(number % 2))
+    for _ in range(4):
+        for one in (await ledger.take()).taken:
+            await ledger.settle(one)
+        await ledger.time.advance(ms=WINDOW_MS)
+
+    assert await ledger.client.llen(f"{ledger.keys.root}rate:tenant") == 3
+    assert await ledger.client.llen(f"{ledger.keys.root}rate:agent:{agent_id(1)}") == 2
+
+
 async def test_rate_windows_leave_no_keys(ledger: Ledger) -> None:
     """Each is as long as it must be and goes by itself."""
     await ledger.publish("m1")
@@ -375,6 +389,23 @@ async def test_what_becomes_due_is_taken_in_its_old_place(ledger: Ledger) -> Non
     assert await ledger.field("m1:1", "cause") == ""
     assert await ledger.field("m1:1", "due") is None
     assert await ledger.take_ids() == ["m1:1", "m3:1"]
+
+
+async def test_a_hold_by_hand_is_kept(ledger: Ledger) -> None:
+    """An operator parks an agent that stands ready: it is passed over, and found again at its time."""
+    await ledger.send("m1")
+    await ledger.send("m2", agent_id(2))
+    until = ledger.time.now_ms + 5_000
+    await ledger.client.hset(ledger.keys.holds, agent_id(1), f"{until}|suspended")
+
+    batch = await ledger.take()
+
+    assert [one.id for one in batch.taken] == ["m2:1"]
+    assert await ledger.client.zrange(ledger.keys.later, 0, -1, withscores=True) == [
+        (f"a:{agent_id(1)}".encode(), until)
+    ]
+    await ledger.time.advance(ms=5_000)
+    assert await ledger.take_ids() == ["m1:1"]
 
 
 async def test_nothing_that_has_expired_is_taken(ledger: Ledger) -> None:
