@@ -28,8 +28,9 @@ POLL_SECONDS = 0.5
 """arq's own poll, for what the bell did not say."""
 QUEUE_READ_LIMIT = 5_000
 """More than the drains of a whole fleet: arq never looks past its first so many jobs (HAZARDS.md A9)."""
-DRAIN_MARGIN_SECONDS = 30.0
-"""A drain takes for its slice; past this it is stuck in Redis, and arq cuts it."""
+DRAIN_MARGIN_SECONDS = 10.0
+"""A drain takes for its slice; past this it is stuck in Redis, and arq cuts it. Where a worker was killed over one,
+arq keeps others from it for as long and ten seconds (HAZARDS.md A4): less than 30 s in all."""
 
 Drainer = Callable[[Context], Awaitable[None]]
 
@@ -89,6 +90,9 @@ class PoolWorker(Worker):
             if self.job_counter - running >= self._slots.free:
                 break
             await super().start_jobs([raw])
+        if self.job_counter - running < len(waiting):
+            # Not by us: arq neither runs nor removes a score of 0, and it would count as a rival for ever (A22).
+            await self.pool.zremrangebyscore(self.queue_name, 0, 0)
 
     async def heart_beat(self) -> None:
         """Ours is Heartbeat; arq's own is written once an hour (HAZARDS.md A25)."""
@@ -129,18 +133,17 @@ class PoolService(Service):
         await self._worker.doze(self._stopping)
 
     async def finish(self) -> None:
-        """Picks nothing up any more, and lets what runs finish."""
+        """Picks nothing up any more, and lets what runs finish; what does not within the grace is cut."""
         if self._listening is not None:
             await end(self._listening)
-        drains = list(self._worker.tasks.values())
-        if drains:
-            await asyncio.wait(drains)
-            for drain in drains:
-                # Seen, so that nobody warns: the ledger knows what became of the work.
-                drain.exception()
-        if self._turns:
-            await asyncio.wait(self._turns)
-        await close(self._arq)
+        try:
+            for running in (set(self._worker.tasks.values()), self._turns):
+                if running:
+                    await asyncio.wait(running)
+        finally:
+            # A turn that is cut stays in the ledger, its fate open: whoever takes it next looks first.
+            await end(*self._worker.tasks.values(), *self._turns)
+            await close(self._arq)
 
     def wake(self) -> None:
         self._worker.bell.set()
