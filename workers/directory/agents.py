@@ -41,20 +41,23 @@ Found = Agent | UnknownAgent | AmbiguousAgent
 
 
 @dataclass(frozen=True, slots=True)
-class _Roster:
+class Roster:
+    """A tenant's agents, as the list stood when it was read."""
+
     by_id: dict[AgentId, Agent]
     by_name: dict[str, tuple[AgentId, ...]]
     read_at: float
     """When the reading began, monotonic."""
 
     @classmethod
-    def of(cls, agents: list[Agent], read_at: float) -> "_Roster":
+    def of(cls, agents: list[Agent], read_at: float) -> "Roster":
         by_name: dict[str, tuple[AgentId, ...]] = {}
         for agent in agents:
             by_name[agent.name] = (*by_name.get(agent.name, ()), agent.id)
         return cls({agent.id: agent for agent in agents}, by_name, read_at)
 
     def find(self, address: str) -> Found:
+        """The agent of that id or exact name."""
         if address in self.by_id:
             return self.by_id[address]
         ids = self.by_name.get(address, ())
@@ -70,10 +73,37 @@ class Directory:
         self._client = client
         self._source = source
         self._clock = clock
-        self._rosters: dict[TenantId, _Roster] = {}
+        self._rosters: dict[TenantId, Roster] = {}
         self._locks: dict[TenantId, asyncio.Lock] = {}
         self._doubted_at: dict[TenantId, float] = {}
         """When a list last turned out to be wrong, monotonic."""
+
+    async def roster(self, context: Context) -> Roster:
+        """The list as it is remembered: read anew where it is old or doubtful, and the source can be asked.
+
+        Raises:
+            LettaUnavailableError: nothing is remembered, and the source cannot be asked now.
+        """
+        roster = self._rosters.get(context.tenant)
+        if roster is None:
+            roster = await self._stored(context)
+            if roster is None:
+                return await self._reload(context, than=None)
+            self._rosters[context.tenant] = roster
+        if self._age(roster) > FRESH_SECONDS or roster.read_at < self._doubted_at.get(context.tenant, -math.inf):
+            try:
+                return await self._reload(context, than=roster)
+            except LettaUnavailableError:
+                return roster
+        return roster
+
+    async def newer(self, context: Context, than: Roster) -> Roster:
+        """A list that was read after this one. Waits where the last reading is not a second ago.
+
+        Raises:
+            LettaUnavailableError: the source cannot be asked now.
+        """
+        return await self._reload(context, than=than)
 
     async def find(self, context: Context, address: str, *, seen_at: float) -> Found:
         """The agent of that id or exact name.
@@ -84,7 +114,7 @@ class Directory:
         Raises:
             LettaUnavailableError: it is not known, and the source cannot be asked now.
         """
-        roster = await self._roster(context)
+        roster = await self.roster(context)
         found = roster.find(address)
         if isinstance(found, Agent) or roster.read_at >= seen_at:
             return found
@@ -112,30 +142,16 @@ class Directory:
 
     async def known(self, context: Context) -> dict[AgentId, Agent]:
         """What is remembered, without asking the source: for showing names."""
-        return dict((await self._stored(context) or _Roster.of([], 0)).by_id)
+        return dict((await self._stored(context) or Roster.of([], 0)).by_id)
 
     def forget(self, context: Context) -> None:
         """Asks the source again next time: an agent turned out to be gone."""
         self._doubted_at[context.tenant] = self._clock.monotonic()
 
-    async def _roster(self, context: Context) -> _Roster:
-        roster = self._rosters.get(context.tenant)
-        if roster is None:
-            roster = await self._stored(context)
-            if roster is None:
-                return await self._reload(context, than=None)
-            self._rosters[context.tenant] = roster
-        if self._age(roster) > FRESH_SECONDS or roster.read_at < self._doubted_at.get(context.tenant, -math.inf):
-            try:
-                return await self._reload(context, than=roster)
-            except LettaUnavailableError:
-                return roster
-        return roster
-
-    def _age(self, roster: _Roster) -> float:
+    def _age(self, roster: Roster) -> float:
         return self._clock.monotonic() - roster.read_at
 
-    async def _reload(self, context: Context, *, than: _Roster | None) -> _Roster:
+    async def _reload(self, context: Context, *, than: Roster | None) -> Roster:
         """Reads the list from the source; of several that want it at once, one does."""
         lock = self._locks.setdefault(context.tenant, asyncio.Lock())
         async with lock:
@@ -146,7 +162,7 @@ class Directory:
                 await self._clock.sleep(RELOAD_SECONDS - self._age(newer))
             began_at = self._clock.monotonic()
             agents = [agent async for agent in self._source.agents(context) if agent.belongs_to(context.tenant)]
-            roster = _Roster.of(agents, began_at)
+            roster = Roster.of(agents, began_at)
             self._rosters[context.tenant] = roster
             await self._store(context, agents)
             return roster
@@ -159,7 +175,7 @@ class Directory:
             pipe.hset(names.agents, mapping={_READ_AT: self._clock.now_ms(), **records})
             await pipe.execute()
 
-    async def _stored(self, context: Context) -> _Roster | None:
+    async def _stored(self, context: Context) -> Roster | None:
         found: dict[bytes, bytes] = await self._client.hgetall(keys.of(context).agents)
         read_at_ms = found.pop(_READ_AT.encode(), b"")
         if not read_at_ms.isdigit():
@@ -171,4 +187,4 @@ class Directory:
             except ValidationError:
                 return None
         age = max(0.0, (self._clock.now_ms() - int(read_at_ms)) / 1000)
-        return _Roster.of(agents, self._clock.monotonic() - age)
+        return Roster.of(agents, self._clock.monotonic() - age)

@@ -28,6 +28,7 @@ class Ownership(Service):
         super().__init__(resources)
         self._owner = resources.process_id
         self._until: dict[TenantId, float] = {}
+        self._suspended: frozenset[TenantId] = frozenset()
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     @property
@@ -35,6 +36,11 @@ class Ownership(Service):
         """The tenants whose stream is ours for now."""
         now = self.resources.clock.monotonic()
         return [tenant for tenant, until in self._until.items() if until > now]
+
+    @property
+    def readable(self) -> list[TenantId]:
+        """Those of them that are not suspended."""
+        return [tenant for tenant in self.owned if tenant not in self._suspended]
 
     def lose(self, tenant: TenantId) -> None:
         """A script said that the stream is another's."""
@@ -59,10 +65,21 @@ class Ownership(Service):
             if tenant not in self._until:
                 await self._hold(tenant)
 
+        self._suspended = await self._which_are_suspended(list(self._until))
+
     async def finish(self) -> None:
         """Gives every stream up, so that another dispatcher goes on at once."""
         await self.resources.client.zrem(keys.dispatchers(), self._owner)
         await asyncio.gather(*(self._release(tenant) for tenant in list(self._until)))
+
+    async def _which_are_suspended(self, tenants: list[TenantId]) -> frozenset[TenantId]:
+        if not tenants:
+            return frozenset()
+        async with self.resources.client.pipeline(transaction=False) as pipe:
+            for tenant in tenants:
+                pipe.hget(keys.of(_context(tenant)).tenant, "suspended")
+            flags = await pipe.execute()
+        return frozenset(tenant for tenant, flag in zip(tenants, flags, strict=True) if flag == b"1")
 
     async def _hold(self, tenant: TenantId) -> None:
         async with self._gate:

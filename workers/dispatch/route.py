@@ -10,7 +10,7 @@ from schemas.envelope import Envelope
 from schemas.ids import MessageId, message_id_of_entry
 from workers.broker.results import Move
 from workers.bus import door
-from workers.directory.agents import AmbiguousAgent, Directory, UnknownAgent
+from workers.directory.agents import AmbiguousAgent, Roster, UnknownAgent
 
 TEAM_TAG = "team:"
 
@@ -25,14 +25,23 @@ class Refused:
     detail: str
 
 
-async def route(
-    context: Context, directory: Directory, entry_id: str, fields: Mapping[bytes, bytes], *, seen_at: float
-) -> Move | Refused:
-    """Reads one entry, which left the stream at `seen_at` (monotonic), and finds its recipient.
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """The list of agents does not have the recipient, or has several: it may be out of date."""
 
-    Raises:
-        LettaUnavailableError: the recipient is not known and Letta cannot be asked now; the entry stays.
-    """
+    entry_id: str
+    fields: Mapping[bytes, bytes]
+    seen_at: float
+    """When the entry was read, monotonic: a list that was read later knows better."""
+    refusal: Refused
+    """What it comes to if the next list says the same."""
+
+
+Routed = Move | Refused | Unresolved
+
+
+def route(context: Context, roster: Roster, entry_id: str, fields: Mapping[bytes, bytes], *, seen_at: float) -> Routed:
+    """Reads one entry, which was read from the stream at `seen_at`, and finds its recipient in the list."""
     raw = fields.get(b"message")
     own_id = message_id_of_entry(entry_id)
     if raw is None:
@@ -42,20 +51,22 @@ async def route(
     except door.Refusal as refusal:
         return Refused(entry_id, refusal.message_id or own_id, refusal.cause, str(refusal))
     message_id = envelope.id or own_id
-    found = await directory.find(context, envelope.to.agent, seen_at=seen_at)
+    found = roster.find(envelope.to.agent)
     match found:
         case UnknownAgent():
-            return Refused(entry_id, message_id, Cause.UNKNOWN_AGENT, "to.agent: the tenant has no such agent")
+            refused = Refused(entry_id, message_id, Cause.UNKNOWN_AGENT, "to.agent: the tenant has no such agent")
+            return Unresolved(entry_id, fields, seen_at, refused)
         case AmbiguousAgent(ids):
             some = ", ".join(ids[:5])
-            return Refused(
-                entry_id,
-                message_id,
-                Cause.AMBIGUOUS_AGENT,
-                f"to.agent: {len(ids)} agents have this name: {some}",
-            )
+            detail = f"to.agent: {len(ids)} agents have this name: {some}"
+            return Unresolved(entry_id, fields, seen_at, Refused(entry_id, message_id, Cause.AMBIGUOUS_AGENT, detail))
         case Agent():
             return _move(entry_id, message_id, envelope, found)
+
+
+def as_unknown(unresolved: Unresolved) -> Refused:
+    """A list that was read after the entry says the same: so it is."""
+    return unresolved.refusal
 
 
 def as_conflict(move: Move) -> Refused:

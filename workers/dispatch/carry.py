@@ -1,0 +1,70 @@
+"""Carries what was routed: moves into mailboxes, refusals to the dead letters, and rings for what is ready."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas.context import Context
+from schemas.delivery import Cause
+from workers.broker import keys
+from workers.broker.results import Move
+from workers.dispatch.route import Refused, as_conflict, under_own_id
+from workers.ids import new_seed
+from workers.mailbox.ring import Bells
+from workers.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What became of a batch."""
+
+    lost: bool = False
+    """The stream is another dispatcher's: nothing more was changed."""
+    full: bool = False
+    """The tenant's bytes are used up: some entries stay where they are."""
+
+
+class Carrier:
+    """One for a dispatcher."""
+
+    def __init__(self, resources: Resources, bells: Bells) -> None:
+        self._resources = resources
+        self._bells = bells
+
+    async def carry(self, context: Context, moves: Sequence[Move], refusals: Sequence[Refused]) -> Carried:
+        """Moves in order, then refuses.
+
+        Raises:
+            RedisError, OSError: Redis is away; what was not changed is still on the stream.
+        """
+        statuses = await self._move(context, moves) if moves else []
+        conflicts = [as_conflict(move) for move, status in zip(moves, statuses, strict=True) if status == "conflict"]
+        for refused in (*refusals, *conflicts):
+            statuses.append(await self._refuse(context, refused))
+        return Carried(lost="lost" in statuses, full="full" in statuses)
+
+    async def _move(self, context: Context, moves: Sequence[Move]) -> list[str]:
+        seed = new_seed()
+        owner = self._resources.process_id
+        answers = await self._resources.scripts.dispatch_all(context, owner=owner, moves=moves, seed=seed)
+        await self._bells.ring(context, [pool for answer in answers for pool in answer.pools], seed)
+        await self._bells.note(context, min((one.next_look_ms for one in answers if one.next_look_ms), default=0))
+        return [answer.status for answer in answers]
+
+    async def _refuse(self, context: Context, refused: Refused) -> str:
+        if refused.cause is not Cause.CONFLICT and await self._is_another(context, refused):
+            refused = under_own_id(refused)
+        status = await self._resources.scripts.refuse(
+            context,
+            owner=self._resources.process_id,
+            entry_id=refused.entry_id,
+            message_id=refused.message_id,
+            cause=refused.cause,
+            detail=refused.detail,
+        )
+        self._resources.log.of(context).info("refused", message=refused.message_id, cause=refused.cause, status=status)
+        return status
+
+    async def _is_another(self, context: Context, refused: Refused) -> bool:
+        """Whether the id is a message's that came by another entry."""
+        entry = await self._resources.client.hget(keys.of(context).message(refused.message_id), "entry")
+        return entry is not None and entry.decode() != refused.entry_id
