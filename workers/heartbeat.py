@@ -1,4 +1,4 @@
-"""A process's sign of life, every 5 s, for 15 s: who it is, what it does, whether it is ready."""
+"""A process's sign of life, every 2 s, for 15 s: who it is, what it does, whether it is ready."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from workers.broker import keys
 from workers.resources import Resources
 from workers.service import Service
 
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = 2.0
 LIFE_MS = 15_000
 
 

@@ -105,7 +105,7 @@ def dispatcher(settings: Settings) -> Process:
     loop = Dispatcher(resources, ownership, directory, bells)
     heartbeat = Heartbeat(resources, [ownership, sweeper, loop], lambda: 0)
     closers = (letta.close, lambda: close(arq))
-    return Process(resources, [[heartbeat], [ownership], [sweeper, loop]], STOP_MARGIN_SECONDS, closers)
+    return Process(resources, [[ownership], [sweeper, loop], [heartbeat]], STOP_MARGIN_SECONDS, closers)
 
 
 def pools(settings: Settings, names: Sequence[Pool]) -> Process:
@@ -136,7 +136,7 @@ def pools(settings: Settings, names: Sequence[Pool]) -> Process:
     # Running turns are let finish: a deploy repeats no call (HAZARDS.md A14).
     grace = settings.turn_deadline_seconds + STOP_MARGIN_SECONDS
     closers = (letta.close, lambda: close(arq))
-    return Process(resources, [[heartbeat], [keeper], services], grace, closers)
+    return Process(resources, [[keeper], services, [heartbeat]], grace, closers)
 
 
 async def run_until(process: Process, ended: asyncio.Event) -> None:

@@ -290,3 +290,34 @@ async def test_a_quiet_tenant_is_not_delayed_by_a_noisy_one(server: RedisServer,
 
     assert max(waits) < 1.0
     assert len(here.turns(quiet)) == 5
+
+
+async def test_a_wrong_name_holds_up_nobody_else(acme_town: Town) -> None:
+    """The list of agents is read again for it, at most once a second; the good ones do not wait for that."""
+    acme_town.add_agent("echo")
+    async with acme_town.of() as acme:
+        await acme.ask("echo", "warm", within=10)
+        wrong = [await acme.send(f"nobody-{number}", "x") for number in range(5)]
+        began = time.monotonic()
+        receipt = await acme.ask("echo", "[[say at once]]", within=10)
+        took = time.monotonic() - began
+        refused = await all_final(acme, [one.message_id for one in wrong])
+
+    assert receipt.reply == "at once"
+    assert took < 0.5
+    assert {one.cause for one in refused} == {Cause.UNKNOWN_AGENT}
+
+
+async def test_an_agent_made_a_moment_before_its_first_messages_gets_them_in_order(acme_town: Town) -> None:
+    acme_town.add_agent("old")
+    async with acme_town.of() as acme:
+        await acme.ask("old", "warm", within=10)
+        agent = acme_town.add_agent("new")
+        ids = [
+            (await acme.send(address, f"[[say ok]] {number}")).message_id
+            for number, address in enumerate(["new", agent.id, "new", agent.id])
+        ]
+        receipts = await all_final(acme, ids)
+
+    assert {receipt.state for receipt in receipts} == {State.DELIVERED}
+    assert [turn["content_head"] for turn in acme_town.turns(agent)] == [f"[[say ok]] {n}" for n in range(4)]

@@ -42,6 +42,7 @@ NAMES = (
     "settle",
     "ring",
     "cancel",
+    "lift",
     "sweep",
 )
 
@@ -130,6 +131,11 @@ class Scripts:
         status, next_look, *rows = await self._run(context, "cancel", message_id)
         results = tuple((_text(id_), _text(result)) for id_, result in rows)
         return Cancelled(_text(status) == "found", results, int(next_look))
+
+    async def lift(self, context: Context, *, cursor: int = 0) -> tuple[int, int]:
+        """Lifts some of what rate windows hold; the next cursor, 0 at the end, and how many holds that were."""
+        following, lifted = await self._run(context, "lift", cursor)
+        return int(following), int(lifted)
 
     async def sweep(self, context: Context, *, seed: str, overflow_ms: int) -> Swept:
         """Looks after one tenant; bounded."""

@@ -18,6 +18,7 @@ from schemas.envelope import Kind, OnUnknown, Priority
 from schemas.ids import AgentId, MessageId, TenantId, is_message_id
 from schemas.receipt import Receipt
 from workers import settings as settings_module
+from workers.broker import agenda
 from workers.broker.client import REDIS_AWAY
 from workers.bus import door
 from workers.bus.admission import Admission
@@ -173,6 +174,7 @@ class TenantClient:
             TooLateError: a turn of it had begun, or it had ended.
         """
         answer = await self._resources.scripts.cancel(self.context, message_id=message_id)
+        await agenda.note(self.context, self._resources.client, answer.next_look_ms)
         if not answer.found:
             raise NotFoundError(f"there is no message {message_id!r} in tenant {self.context.tenant!r}")
         late = sorted({result for _, result in answer.results if result != "cancelled"})

@@ -7,6 +7,7 @@ from schemas.ids import TenantId, is_tenant_id
 from schemas.tenant import Limits, Tenant
 from workers.broker import keys
 from workers.broker.client import Client
+from workers.broker.scripts import Scripts
 from workers.errors import NotFoundError, RefusedError
 
 CONTROL_LENGTH = 1_000
@@ -69,9 +70,12 @@ class Tenants:
             NotFoundError: it is not registered.
         """
         await self.show(operator, tenant)
-        names = keys.of(operator.for_tenant(tenant))
-        await self.client.hset(names.tenant, mapping=limits.model_dump())
-        await self.client.hdel(names.holds, "*")
+        context = operator.for_tenant(tenant)
+        await self.client.hset(keys.of(context).tenant, mapping=limits.model_dump())
+        scripts = Scripts(self.client)
+        cursor, _ = await scripts.lift(context)
+        while cursor:
+            cursor, _ = await scripts.lift(context, cursor=cursor)
         await self._tell(tenant)
         return await self.show(operator, tenant)
 

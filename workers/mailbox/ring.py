@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from arq.connections import ArqRedis
 
 from schemas.context import Context
-from workers.broker import keys
+from workers.broker import agenda, keys
 from workers.broker.arq import DRAIN, job_id, job_key
 from workers.broker.client import REDIS_AWAY
 from workers.broker.rules import Pool
@@ -65,5 +65,4 @@ class Bells:
 
     async def note(self, context: Context, next_look_ms: int) -> None:
         """Asks for a look at the tenant at that time, unless an earlier one is planned; 0 asks for none."""
-        if next_look_ms > 0:
-            await self._scripts.client.zadd(keys.agenda(), {context.tenant: next_look_ms}, lt=True)
+        await agenda.note(context, self._scripts.client, next_look_ms)

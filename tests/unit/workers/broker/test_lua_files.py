@@ -183,7 +183,8 @@ def test_no_script_walks_over_a_key_it_does_not_bound(name: str) -> None:
     commands = re.findall(r"redis\.call\('([A-Z]+)', ([^,)]+(?:\('[a-z]+'\))?)", FILES[name])
     assert commands or name == "clock"
     for command, key in commands:
-        assert command not in ALL_OF_A_KEY
+        # `lift` walks by cursor, a step a call.
+        assert command not in ALL_OF_A_KEY or (name, command) == ("lift", "HSCAN")
         assert command not in {"HGETALL", "LRANGE"} or key == "key('rung'", (command, key)
     assert "'-inf', digits(NOW))" not in FILES[name], "a range without a limit"
 
