@@ -110,4 +110,9 @@ class Service(ABC):
                 await self.pause(pause / 1000)
         finally:
             self.ready = False
-            await self.finish()
+            try:
+                await self.finish()
+            except REDIS_AWAY as error:
+                log.warning("redis is away", error_type=type(error).__name__)
+            except Exception:
+                log.exception("finish failed")

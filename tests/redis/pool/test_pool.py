@@ -161,9 +161,9 @@ async def test_a_job_whose_bell_was_lost_is_found_by_the_poll(pool_bench: PoolBe
     await until(lambda: service.ready)
     await pool_bench.client.delete("postroom:{acme}:rung")
     publish = pool_bench.arq.publish
-    pool_bench.arq.publish = _silent  # type: ignore[method-assign]
+    pool_bench.arq.publish = _silent
     await pool_bench.send("m1")
-    pool_bench.arq.publish = publish  # type: ignore[method-assign]
+    pool_bench.arq.publish = publish
 
     await until(lambda: pool_bench.is_delivered("m1"), within=3)
 
