@@ -6,10 +6,11 @@ An allow-list decides which fields may appear; everything else is withheld by na
 import hashlib
 import logging
 import sys
+import traceback
 from typing import TextIO
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
 
 from schemas.context import Context
 from workers.settings import Settings
@@ -42,7 +43,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(_where_and_what_kind),
         withhold_unknown,
     ]
     renderer: structlog.typing.Processor = (
@@ -74,6 +75,17 @@ def withhold_unknown(_logger: WrappedLogger, _method: str, event: EventDict) -> 
     for name in unknown:
         event[name] = "<withheld>"
     return event
+
+
+def _where_and_what_kind(raised: ExcInfo) -> str:
+    """A traceback without the words of the exceptions: pydantic's quote what it read, anybody's may."""
+    told, seen = [], set[int]()
+    error: BaseException | None = raised[1]
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        told.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\nafter:\n\n".join(told)
 
 
 def _drop_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
