@@ -6,7 +6,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(default=5, ge=1, le=100, description="Attempts before a message is a dead letter.")
     backoff_base_seconds: float = Field(
-        default=1, gt=0, le=3600, description="The first pause between attempts; it doubles."
+        default=1, ge=0.001, le=3600, description="The first pause between attempts; it doubles."
     )
     backoff_cap_seconds: float = Field(default=60, gt=0, le=86_400, description="The longest pause between attempts.")
 
@@ -93,6 +93,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("backoff_cap_seconds")
+    @classmethod
+    def _is_not_below_base(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("backoff_base_seconds", 0):
+            raise ValueError("expected at least POSTROOM_BACKOFF_BASE_SECONDS")
+        return value
 
     @field_validator("letta_base_url")
     @classmethod

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
 from redis.exceptions import RedisError, ResponseError
@@ -28,11 +27,20 @@ def connection_pool(url: str, *, max_connections: int = 64) -> BlockingConnectio
     """A pool with timeouts, keepalive and, over TLS, the host name checked (HAZARDS.md A28).
 
     Raises:
-        ConfigurationError: the URL's scheme is not one of redis, rediss, unix.
+        ConfigurationError: the URL cannot be read. It may hold a password, and is not quoted.
     """
-    scheme = urlsplit(url).scheme
-    if scheme not in {"redis", "rediss", "unix"}:
-        raise ConfigurationError(f"a Redis URL starts with redis://, rediss:// or unix://, not {scheme!r}")
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigurationError("a Redis URL starts with redis://, rediss:// or unix://")
+    try:
+        return _pool(url, max_connections)
+    except ValueError:
+        expected = (
+            "redis://[[user]:password@]host[:port][/db], with /, @, # and ? in a password written as %2F and so on"
+        )
+        raise ConfigurationError(f"the Redis URL cannot be read: expected {expected}") from None
+
+
+def _pool(url: str, max_connections: int) -> BlockingConnectionPool:
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,
@@ -41,7 +49,7 @@ def connection_pool(url: str, *, max_connections: int = 64) -> BlockingConnectio
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         health_check_interval=HEALTH_CHECK_SECONDS,
         decode_responses=False,
-        **({} if scheme == "unix" else {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}),
+        **({} if url.startswith("unix:") else {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}),
     )
     if issubclass(pool.connection_class, SSLConnection):
         pool.connection_kwargs["ssl_check_hostname"] = True
