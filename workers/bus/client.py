@@ -34,6 +34,8 @@ LOOK_EVERY_SECONDS = 5.0
 """Who waits looks at the receipt this often, whether or not an event came."""
 PUBLISH_PAUSES_SECONDS = (0.1, 0.3, 1.0)
 """A publish that Redis did not confirm is tried again under the same id: it cannot double."""
+PUBLISH_WITHIN_SECONDS = 4.0
+"""No try begins later than this: a Redis that hangs costs each its timeout, and the producer knows best what then."""
 
 
 class TenantClient:
@@ -114,11 +116,15 @@ class TenantClient:
         with self._resources.telemetry.span(self.context, "send tasks", SpanKind.PRODUCER) as span:
             if envelope.trace is None:
                 envelope = envelope.model_copy(update={"trace": to_envelope(span.trace)})
+            clock = self._resources.clock
+            last_at = clock.monotonic() + PUBLISH_WITHIN_SECONDS
             for pause in PUBLISH_PAUSES_SECONDS:
                 try:
                     return await self._publisher.publish(self.context, envelope)
                 except NotAcceptedError:
-                    await self._resources.clock.sleep(pause)
+                    if clock.monotonic() + pause > last_at:
+                        raise
+                    await clock.sleep(pause)
             return await self._publisher.publish(self.context, envelope)
 
     async def ask(self, agent: str | AgentId, content: str, *, within: float, **options: Any) -> Receipt:

@@ -36,10 +36,9 @@ class Listener:
         """
         changed = asyncio.Event()
         self._waiting[message_id].add(changed)
-        if self._reader is None:
-            last = await self._last_entry()
-            self._begin(last)
         try:
+            if self._reader is None:
+                self._begin(await self._last_entry())
             yield changed
         finally:
             self._waiting[message_id].discard(changed)

@@ -39,6 +39,9 @@ async def read_receipt(context: Context, client: Client, message_id: MessageId) 
         for id_ in ids:
             pipe.hgetall(names.delivery(id_))
         records = [_text(record) for record in await pipe.execute()]
+    if ids and not any(records):
+        # Purged between the two looks.
+        raise NotFoundError(f"there is no message {message_id!r} in tenant {context.tenant!r}")
     agents = await _names(context, client, {record["agent"] for record in records if record})
     return _receipt(
         message_id,
