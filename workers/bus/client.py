@@ -144,7 +144,7 @@ class TenantClient:
             NotFoundError: no such message in this tenant.
         """
         if not is_message_id(message_id):
-            raise NotFoundError(f"there is no message {message_id!r} in tenant {self.context.tenant!r}")
+            raise self._not_found(message_id)
         return await read_receipt(self.context, self._resources.client, message_id)
 
     async def wait(self, message_id: MessageId, *, within: float) -> Receipt:
@@ -179,11 +179,16 @@ class TenantClient:
             NotFoundError: no such message in this tenant.
             TooLateError: a turn of it had begun, or it had ended.
         """
+        if not is_message_id(message_id):
+            raise self._not_found(message_id)
         answer = await self._resources.scripts.cancel(self.context, message_id=message_id)
         await agenda.note(self.context, self._resources.client, answer.next_look_ms)
         if not answer.found:
-            raise NotFoundError(f"there is no message {message_id!r} in tenant {self.context.tenant!r}")
+            raise self._not_found(message_id)
         late = sorted({result for _, result in answer.results if result != "cancelled"})
         if late:
             raise TooLateError(f"too late to cancel, it is {', '.join(late)}", where=f"message {message_id!r}")
         return await self.receipt(message_id)
+
+    def _not_found(self, message_id: str) -> NotFoundError:
+        return NotFoundError(f"there is no message {message_id!r} in tenant {self.context.tenant!r}")
