@@ -77,10 +77,10 @@ def withhold_unknown(_logger: WrappedLogger, _method: str, event: EventDict) -> 
     return event
 
 
-def _where_and_what_kind(raised: ExcInfo) -> str:
+def _where_and_what_kind(exc_info: ExcInfo) -> str:
     """A traceback without the words of the exceptions: pydantic's quote what it read, anybody's may."""
     told, seen = [], set[int]()
-    error: BaseException | None = raised[1]
+    error: BaseException | None = exc_info[1]
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         told.append("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__)

@@ -100,7 +100,7 @@ def test_settings_do_not_change() -> None:
     settings = load()
 
     with pytest.raises(ValidationError):
-        settings.max_attempts = 7
+        settings.max_attempts = 7  # type: ignore[misc]
 
 
 def test_the_environment_is_read_and_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
