@@ -16,6 +16,7 @@ from tests.support.town import OPERATOR, Town, all_final, town
 from tests.support.waiting import until
 from workers.broker import keys
 from workers.bus.client import TenantClient
+from workers.errors import RefusedError
 
 LLM_TRIES = 3
 """A Letta server asks its model so often before it reports a failure (LETTA.md section 5)."""
@@ -321,3 +322,13 @@ async def test_an_agent_made_a_moment_before_its_first_messages_gets_them_in_ord
 
     assert {receipt.state for receipt in receipts} == {State.DELIVERED}
     assert [turn["content_head"] for turn in acme_town.turns(agent)] == [f"[[say ok]] {n}" for n in range(4)]
+
+
+async def test_what_has_expired_is_refused_when_it_is_published(acme_town: Town) -> None:
+    acme_town.add_agent("echo")
+    past = datetime.now(UTC) - timedelta(seconds=5)
+    async with acme_town.of() as acme:
+        with pytest.raises(RefusedError, match="expires_at: has passed"):
+            await acme.publish({"to": {"agent": "echo"}, "content": "x", "expires_at": past})
+
+    assert await acme_town.client.zcard(keys.TenantKeys("acme").messages) == 0

@@ -92,9 +92,7 @@ class Ledger:
         await self.time.advance(ms=0.001)
         return await self.dispatch(message_id, *agents, priority=priority, **options)  # type: ignore[arg-type]
 
-    async def take(
-        self, limit: int = 10, *, pool: Pool = Pool.STANDARD, owner: str = "worker-1"
-    ) -> TakenBatch:
+    async def take(self, limit: int = 10, *, pool: Pool = Pool.STANDARD, owner: str = "worker-1") -> TakenBatch:
         return await self.scripts.take(self.context, owner=owner, pool=pool, limit=limit, lease_ms=15_000)
 
     async def take_ids(self, limit: int = 10, *, pool: Pool = Pool.STANDARD) -> list[str]:

@@ -14,7 +14,7 @@ class Published:
     """The answer to a publish."""
 
     status: str
-    """accepted, duplicate, conflict, unknown_tenant, suspended or overloaded."""
+    """accepted, duplicate, conflict, unknown_tenant, suspended, expired, too_large or overloaded."""
     accepted_at_ms: int
 
 

@@ -60,11 +60,19 @@ class Scripts:
         }
 
     async def publish(
-        self, context: Context, *, message_id: MessageId, digest: str, envelope: str, size: int
+        self,
+        context: Context,
+        *,
+        message_id: MessageId,
+        digest: str,
+        envelope: str,
+        size: int,
+        expires_at_ms: int | None = None,
     ) -> Published:
         """Puts a message on the stream, once for each id."""
+        arguments = (message_id, digest, envelope, size, _optional(expires_at_ms))
         try:
-            status, accepted_at = await self._run(context, "publish", message_id, digest, envelope, size)
+            status, accepted_at = await self._run(context, "publish", *arguments)
         except ResponseError as error:
             # Redis 6.2 tells of it as of any error in a script.
             if not isinstance(error, OutOfMemoryError) and "-OOM " not in str(error):

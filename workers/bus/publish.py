@@ -10,7 +10,7 @@ from schemas.receipt import Receipt
 from workers.broker.client import REDIS_AWAY
 from workers.broker.scripts import Scripts
 from workers.bus.admission import Admission
-from workers.errors import ConflictError, NotAcceptedError, NotFoundError, OverloadedError, SuspendedError
+from workers.errors import ConflictError, NotAcceptedError, NotFoundError, OverloadedError, RefusedError, SuspendedError
 from workers.ids import new_message_id
 
 
@@ -28,6 +28,7 @@ class Publisher:
             ConflictError: the same id with another body.
             NotFoundError: the tenant is not registered.
             SuspendedError: the tenant is suspended.
+            RefusedError: it has expired, or is larger than all that the tenant may have.
             OverloadedError: the tenant's bytes, or Redis' memory, are used up; try later.
             NotAcceptedError: Redis did not confirm; publish again under the same id.
         """
@@ -41,6 +42,7 @@ class Publisher:
                 digest=known.digest(),
                 envelope=known.to_wire(),
                 size=len(known.content.encode()),
+                expires_at_ms=None if known.expires_at is None else known.expires_at_ms(0),
             )
         except REDIS_AWAY as error:
             raise NotAcceptedError(
@@ -67,5 +69,9 @@ def _raise_for(status: str, context: Context, message_id: MessageId) -> None:
             raise NotFoundError(f"there is no tenant {context.tenant!r}")
         case "suspended":
             raise SuspendedError("is suspended", where=f"tenant {context.tenant!r}")
+        case "expired":
+            raise RefusedError("has passed, by Redis' clock", where="expires_at")
+        case "too_large":
+            raise RefusedError("is more than the tenant may have accepted at all", where="content")
         case _:
             raise OverloadedError("has no room now; try again later", where=f"tenant {context.tenant!r}")

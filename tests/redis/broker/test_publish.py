@@ -98,3 +98,29 @@ async def test_tenants_do_not_see_each_other(ledger: Ledger) -> None:
 
     assert (await other.take()).taken == ()
     assert await other.counters() == {"accepted": 1, "bytes": 3}
+
+
+async def test_what_has_expired_by_redis_clock_is_refused_at_the_door(ledger: Ledger) -> None:
+    """But a repetition of what was accepted in time is still a repetition."""
+
+    async def publish(message_id: str, expires_at_ms: int) -> str:
+        answer = await ledger.scripts.publish(
+            ledger.context, message_id=message_id, digest="d", envelope="{}", size=5, expires_at_ms=expires_at_ms
+        )
+        return answer.status
+
+    in_time = await publish("m1", ledger.time.now_ms + 10)
+    await ledger.time.advance(ms=10)
+    late = await publish("m2", ledger.time.now_ms)
+    again = await publish("m1", ledger.time.now_ms)
+
+    assert [in_time, late, again] == ["accepted", "expired", "duplicate"]
+    assert await ledger.client.xlen(ledger.keys.tasks) == 1
+
+
+async def test_what_could_never_fit_is_not_told_to_try_later(ledger: Ledger) -> None:
+    await ledger.register(max_bytes=100)
+
+    answer = await ledger.scripts.publish(ledger.context, message_id="m1", digest="d", envelope="{}", size=101)
+
+    assert answer.status == "too_large"
