@@ -1,11 +1,12 @@
-"""The one place where ids are made."""
+"""The one place where ids are made, and where names of tenants come out of Redis."""
 
 import os
 import socket
+from collections.abc import Iterable
 
 from ulid import ULID
 
-from schemas.ids import MessageId
+from schemas.ids import MessageId, TenantId, is_tenant_id
 
 
 def new_message_id() -> MessageId:
@@ -21,3 +22,9 @@ def new_seed() -> str:
 def new_process_id(role: str) -> str:
     """Names this process among all that share a Redis."""
     return f"{role}@{socket.gethostname()}:{os.getpid()}:{str(ULID())[-6:]}"
+
+
+def tenant_ids(members: Iterable[bytes]) -> list[TenantId]:
+    """The tenants among what a key of ours holds. What a hand put there and is none stops nobody."""
+    names = (member.decode(errors="replace") for member in members)
+    return [name for name in names if is_tenant_id(name)]

@@ -9,6 +9,7 @@ from workers.broker import keys
 from workers.broker.client import Client
 from workers.broker.scripts import Scripts
 from workers.errors import NotFoundError, RefusedError
+from workers.ids import tenant_ids
 
 CONTROL_LENGTH = 1_000
 
@@ -42,7 +43,7 @@ class Tenants:
 
     async def all_ids(self, operator: Operator) -> list[TenantId]:  # noqa: ARG002  # nobody lists without saying who
         """Every registered tenant, sorted."""
-        return sorted(member.decode() for member in await self.client.smembers(keys.tenants()))
+        return sorted(tenant_ids(await self.client.smembers(keys.tenants())))
 
     async def show(self, operator: Operator, tenant: TenantId) -> Tenant:
         """One tenant.

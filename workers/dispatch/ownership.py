@@ -10,6 +10,7 @@ import math
 from schemas.context import Context, service_context
 from schemas.ids import TenantId
 from workers.broker import keys
+from workers.ids import tenant_ids
 from workers.resources import Resources
 from workers.service import Service
 from workers.settings import LEASE_SECONDS, RENEW_SECONDS
@@ -52,7 +53,7 @@ class Ownership(Service):
     async def refresh(self) -> None:
         """Renews what is ours, claims what is free up to our share, gives up what is over it."""
         client = self.resources.client
-        tenants = sorted(member.decode() for member in await client.smembers(keys.tenants()))
+        tenants = sorted(tenant_ids(await client.smembers(keys.tenants())))
         share = math.ceil(len(tenants) / await self._dispatchers()) if tenants else 0
         mine = [tenant for tenant in tenants if tenant in self._until]
         for tenant in set(self._until).difference(tenants):

@@ -9,7 +9,7 @@ import asyncio
 from schemas.context import service_context
 from schemas.ids import TenantId
 from workers.broker import keys
-from workers.ids import new_seed
+from workers.ids import new_seed, tenant_ids
 from workers.mailbox.ring import Bells
 from workers.resources import Resources
 from workers.service import Service
@@ -38,10 +38,17 @@ class Sweeper(Service):
         now = self.resources.clock.monotonic()
         if now >= self._everybody_at:
             self._everybody_at = now + EVERYBODY_SECONDS
-            tenants = [member.decode() for member in await self.resources.client.smembers(keys.tenants())]
+            tenants = tenant_ids(await self.resources.client.smembers(keys.tenants()))
         else:
             tenants = await self._due()
-        await asyncio.gather(*(self._look(tenant) for tenant in tenants))
+        looked = await asyncio.gather(*(self._look(tenant) for tenant in tenants), return_exceptions=True)
+        failed = {tenant: error for tenant, error in zip(tenants, looked, strict=True) if error is not None}
+        if failed and len(failed) == len(tenants):
+            raise next(iter(failed.values()))
+        for tenant, error in failed.items():
+            # One tenant's trouble is not the others'.
+            log = self.resources.log.of(service_context(tenant, self.name))
+            log.warning("sweep failed", error_type=type(error).__name__)
         if not tenants:
             await self.pause(TICK_SECONDS)
 
@@ -72,4 +79,4 @@ class Sweeper(Service):
             for member in members:
                 pipe.zrem(keys.agenda(), member)
             removed = await pipe.execute()
-        return [member.decode() for member, mine in zip(members, removed, strict=True) if mine]
+        return tenant_ids(member for member, mine in zip(members, removed, strict=True) if mine)
