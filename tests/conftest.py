@@ -32,9 +32,7 @@ def redis_servers() -> Iterator[dict[str, RedisServer]]:
 
 
 @pytest.fixture(params=["fakeredis", *REAL])
-async def client(
-    request: pytest.FixtureRequest, redis_servers: dict[str, RedisServer]
-) -> AsyncIterator[Client]:
+async def client(request: pytest.FixtureRequest, redis_servers: dict[str, RedisServer]) -> AsyncIterator[Client]:
     """An empty Redis of each kind."""
     if request.param == "fakeredis":
         fake = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
