@@ -15,7 +15,7 @@ class Limits(BaseModel):
     agent_per_minute: int = Field(default=1000, ge=1, le=1_000_000, description="Turns of one agent a minute.")
     in_flight: int = Field(default=64, ge=1, le=100_000, description="Turns at the same time.")
     max_bytes: int = Field(
-        default=256 * 1024 * 1024, ge=1024, description="Bytes of content accepted and not yet ended."
+        default=256 * 1024 * 1024, ge=1024, description="Bytes of messages accepted and not yet ended."
     )
 
 

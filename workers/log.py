@@ -39,27 +39,17 @@ class Opaque:
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
     """Sets up structlog and routes the libraries' loggers through it, at warning and above."""
-    level = getattr(logging, settings.log_level.upper())
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.ExceptionRenderer(_where_and_what_kind),
-        withhold_unknown,
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())
-    )
+    out = stream or sys.stderr
+    renderer = _renderer(settings, out)
     structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=stream or sys.stderr),
+        processors=[*_SHARED, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = logging.StreamHandler(out)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_drop_record, renderer])
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[_drop_record, renderer])
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -88,6 +78,24 @@ def _where_and_what_kind(exc_info: ExcInfo) -> str:
     return "\n\nafter:\n\n".join(told)
 
 
+_SHARED: list[structlog.typing.Processor] = [
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.ExceptionRenderer(_where_and_what_kind),
+    withhold_unknown,
+]
+
+
+def _renderer(settings: Settings, out: TextIO) -> structlog.typing.Processor:
+    if settings.log_format == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(colors=out.isatty())
+
+
+def _level(settings: Settings) -> int:
+    return logging.getLevelNamesMapping()[settings.log_level.upper()]
+
+
 def _drop_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return structlog.stdlib.ProcessorFormatter.remove_processors_meta(_logger, _method, event)
 
@@ -97,7 +105,7 @@ class Log:
 
     def __init__(self, settings: Settings, **bound: str) -> None:
         self.opaque = Opaque(settings.log_key.get_secret_value())
-        self._logger: FilteringBoundLogger = structlog.get_logger().bind(**bound)
+        self._logger: FilteringBoundLogger = _logger_for(settings).bind(**bound)
 
     @property
     def process(self) -> FilteringBoundLogger:
@@ -110,3 +118,16 @@ class Log:
         if context.trace is not None:
             bound = bound.bind(trace_id=context.trace.traceparent[3:35])
         return bound
+
+
+def _logger_for(settings: Settings) -> FilteringBoundLogger:
+    """The configured logger; in somebody else's program, which we do not configure, one of our own on stderr."""
+    if structlog.is_configured():
+        configured: FilteringBoundLogger = structlog.get_logger()
+        return configured
+    own: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.WriteLogger(sys.stderr),
+        processors=[*_SHARED, _renderer(settings, sys.stderr)],
+        wrapper_class=structlog.make_filtering_bound_logger(_level(settings)),
+    )
+    return own

@@ -25,6 +25,7 @@ from workers.pool import PoolService
 from workers.resources import Resources, build
 from workers.service import Service
 from workers.settings import Settings
+from workers.tasks import end
 from workers.turn.drain import Hands
 from workers.turn.inflight import AdaptiveLimit
 from workers.turn.letta.contract import LettaPort
@@ -141,10 +142,16 @@ def pools(settings: Settings, names: Sequence[Pool]) -> Process:
 
 async def run_until(process: Process, ended: asyncio.Event) -> None:
     """Runs a process until the event is set; stops it whatever happens."""
+    starting = asyncio.create_task(process.start(), name="start")
+    ending = asyncio.create_task(ended.wait(), name="ended")
     try:
-        await process.start()
-        await ended.wait()
+        # The end may be asked for while the start still waits for Redis.
+        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            await ending
     finally:
+        await end(starting, ending)
         await process.stop()
 
 

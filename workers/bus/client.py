@@ -6,8 +6,8 @@ async with TenantClient.open("redis://localhost:6379/0", tenant="acme") as acme:
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from workers.bus.admission import Admission
 from workers.bus.events import Listener
 from workers.bus.publish import Publisher
 from workers.bus.receipts import read_receipt
-from workers.errors import DeadlineError, NotAcceptedError, NotFoundError, TooLateError
+from workers.errors import DeadlineError, NotAcceptedError, NotFoundError, RedisUnavailableError, TooLateError
 from workers.ids import new_message_id
 from workers.resources import Resources, build
 from workers.telemetry import to_envelope
@@ -142,10 +142,12 @@ class TenantClient:
 
         Raises:
             NotFoundError: no such message in this tenant.
+            RedisUnavailableError: Redis did not answer.
         """
         if not is_message_id(message_id):
             raise self._not_found(message_id)
-        return await read_receipt(self.context, self._resources.client, message_id)
+        with _asking_redis():
+            return await read_receipt(self.context, self._resources.client, message_id)
 
     async def wait(self, message_id: MessageId, *, within: float) -> Receipt:
         """The receipt once it is final.
@@ -169,7 +171,7 @@ class TenantClient:
     async def _receipt_if_redis_answers(self, message_id: MessageId) -> Receipt | None:
         try:
             return await self.receipt(message_id)
-        except REDIS_AWAY:
+        except RedisUnavailableError:
             return None
 
     async def cancel(self, message_id: MessageId) -> Receipt:
@@ -178,11 +180,13 @@ class TenantClient:
         Raises:
             NotFoundError: no such message in this tenant.
             TooLateError: a turn of it had begun, or it had ended.
+            RedisUnavailableError: Redis did not answer; cancelling again is safe.
         """
         if not is_message_id(message_id):
             raise self._not_found(message_id)
-        answer = await self._resources.scripts.cancel(self.context, message_id=message_id)
-        await agenda.note(self.context, self._resources.client, answer.next_look_ms)
+        with _asking_redis():
+            answer = await self._resources.scripts.cancel(self.context, message_id=message_id)
+            await agenda.note(self.context, self._resources.client, answer.next_look_ms)
         if not answer.found:
             raise self._not_found(message_id)
         late = sorted({result for _, result in answer.results if result != "cancelled"})
@@ -192,3 +196,11 @@ class TenantClient:
 
     def _not_found(self, message_id: str) -> NotFoundError:
         return NotFoundError(f"there is no message {message_id!r} in tenant {self.context.tenant!r}")
+
+
+@contextmanager
+def _asking_redis() -> Iterator[None]:
+    try:
+        yield
+    except REDIS_AWAY as error:
+        raise RedisUnavailableError(f"Redis did not answer ({type(error).__name__}): ask again") from error

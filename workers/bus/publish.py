@@ -34,14 +34,15 @@ class Publisher:
         """
         message_id = envelope.id or new_message_id()
         known = envelope.model_copy(update={"id": message_id, "tenant": None})
+        wire = known.to_wire()
         try:
             await self.admission.check(context)
             answer = await self.scripts.publish(
                 context,
                 message_id=message_id,
                 digest=known.digest(),
-                envelope=known.to_wire(),
-                size=len(known.content.encode()),
+                envelope=wire,
+                size=len(wire.encode()),
                 expires_at_ms=None if known.expires_at is None else known.expires_at_ms(0),
             )
         except REDIS_AWAY as error:

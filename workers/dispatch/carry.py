@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.context import Context
-from schemas.delivery import Cause
-from workers.broker import keys
 from workers.broker.results import Move
-from workers.dispatch.route import Refused, as_conflict, under_own_id
+from workers.dispatch.route import Refused, as_conflict
 from workers.ids import new_seed
 from workers.mailbox.ring import Bells
 from workers.resources import Resources
@@ -51,8 +49,6 @@ class Carrier:
         return [answer.status for answer in answers]
 
     async def _refuse(self, context: Context, refused: Refused) -> str:
-        if refused.cause is not Cause.CONFLICT and await self._is_another(context, refused):
-            refused = under_own_id(refused)
         status = await self._resources.scripts.refuse(
             context,
             owner=self._resources.process_id,
@@ -63,8 +59,3 @@ class Carrier:
         )
         self._resources.log.of(context).info("refused", message=refused.message_id, cause=refused.cause, status=status)
         return status
-
-    async def _is_another(self, context: Context, refused: Refused) -> bool:
-        """Whether the id is a message's that came by another entry."""
-        entry = await self._resources.client.hget(keys.of(context).message(refused.message_id), "entry")
-        return entry is not None and entry.decode() != refused.entry_id

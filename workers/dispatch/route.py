@@ -1,7 +1,7 @@
 """From an entry of the stream to a move into mailboxes, or to a refusal with its cause. Changes nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from schemas.agent import Agent
 from schemas.context import Context
@@ -75,20 +75,16 @@ def as_conflict(move: Move) -> Refused:
     return Refused(move.entry_id, message_id_of_entry(move.entry_id), Cause.CONFLICT, detail)
 
 
-def under_own_id(refused: Refused) -> Refused:
-    """The same refusal under an id that surely is the entry's own."""
-    return replace(refused, message_id=message_id_of_entry(refused.entry_id))
-
-
 def _move(entry_id: str, message_id: MessageId, envelope: Envelope, agent: Agent) -> Move:
     accepted_ms = int(entry_id.partition("-")[0])
     teams = tuple(tag.removeprefix(TEAM_TAG).replace(",", " ") for tag in agent.tags if tag.startswith(TEAM_TAG))
+    wire = envelope.model_copy(update={"id": message_id}).to_wire()
     return Move(
         entry_id=entry_id,
         message_id=message_id,
         digest=envelope.digest(),
-        envelope=envelope.model_copy(update={"id": message_id}).to_wire(),
-        size=len(envelope.content.encode()),
+        envelope=wire,
+        size=len(wire.encode()),
         rank=envelope.priority.rank,
         not_before_ms=envelope.not_before_ms(),
         expires_at_ms=envelope.expires_at_ms(accepted_ms),

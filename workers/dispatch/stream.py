@@ -115,6 +115,9 @@ class TenantStream:
             except REDIS_AWAY as error:
                 log.warning("dispatch cut", error_type=type(error).__name__)
                 await self._resources.clock.sleep(AWAY_SECONDS)
+            except Exception:
+                log.exception("what is aside could not be judged")
+                await self._resources.clock.sleep(AWAY_SECONDS)
         self._roster = None
         self._begin_again(0)
 

@@ -112,10 +112,10 @@ async def test_a_suspended_tenant_accepts_nothing_new(acme: TenantClient, ledger
 
 
 async def test_a_tenant_over_its_bytes_is_overloaded_until_something_ends(acme: TenantClient, ledger: Ledger) -> None:
-    await ledger.client.hset(ledger.keys.tenant, "max_bytes", 1_024)
+    await ledger.client.hset(ledger.keys.tenant, "max_bytes", 1_400)
     await acme.send("researcher", "x" * 1_000, id="m1")
     with pytest.raises(OverloadedError):
-        await acme.send("researcher", "x" * 100)
+        await acme.send("researcher", "x" * 300)
     await acme.cancel("m1")
 
     assert (await acme.send("researcher", "x" * 100)).state is State.ACCEPTED
