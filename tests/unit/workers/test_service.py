@@ -8,6 +8,7 @@ from typing import Any
 import fakeredis
 import pytest
 from redis.exceptions import ConnectionError as RedisAwayError
+from structlog.testing import capture_logs
 
 from tests.support.builders import Workshop, arq_on, resources
 from tests.support.fake_letta_port import FakeLetta
@@ -220,15 +221,14 @@ async def test_what_does_not_end_within_the_grace_is_cut_and_still_finished(stub
 
 
 @pytest.mark.parametrize("error", [RedisAwayError("away"), RuntimeError("bug")])
-async def test_an_error_at_the_very_end_is_logged_and_not_dropped(
-    stub: Stub, error: Exception, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_error_at_the_very_end_is_logged_and_not_dropped(stub: Stub, error: Exception) -> None:
     stub.finish_error = error
-    await stub.start()
-    await until(lambda: stub.ready)
-    await stub.stop()
+    with capture_logs() as lines:
+        await stub.start()
+        await until(lambda: stub.ready)
+        await stub.stop()
 
     assert stub._task is not None
     assert stub._task.exception() is None
     if isinstance(error, RuntimeError):
-        assert "stub" in capsys.readouterr().out
+        assert [line["service"] for line in lines if line["log_level"] == "error"] == ["stub"]
