@@ -1,12 +1,20 @@
 """The connection to Redis, with every timeout named (HAZARDS.md A3, S8, S17), and what it must be able to do."""
 
 import asyncio
+import re
 import socket
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from workers.errors import ConfigurationError, UnsafeRedisError
 
@@ -20,7 +28,22 @@ FLOOR = (6, 2, 0)
 REDIS_AWAY: tuple[type[BaseException], ...] = (RedisError, OSError, asyncio.TimeoutError)
 """What a call may raise when Redis is gone, slow, full or restarting: wait, connect again, go on."""
 
+_PASSING = (OutOfMemoryError, ReadOnlyError, NoScriptError, NoPermissionError)
+_PASSING_WORDS = re.compile(
+    r"\b(OOM|READONLY|LOADING|NOSCRIPT|NOPERM|NOAUTH|BUSY|MISCONF|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MOVED|ASK)\b"
+)
+"""Redis 6.2 tells of what stopped a script inside the text of one general error."""
+
 Client: TypeAlias = Redis
+
+
+def is_refused_for_good(error: BaseException) -> bool:
+    """Whether Redis answered, and will answer the same however often it is asked: a key of another type, an error
+    in a script. Not what an operator or time mends: full, read-only, loading, failing over, forbidden.
+    """
+    if not isinstance(error, ResponseError) or isinstance(error, _PASSING):
+        return False
+    return _PASSING_WORDS.search(str(error)) is None
 
 
 def connection_pool(url: str, *, max_connections: int = 64) -> BlockingConnectionPool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from schemas.context import Context
 from schemas.delivery import Cause, State, Taken
@@ -14,6 +15,7 @@ from tests.support.time import FakeClock
 from tests.support.waiting import until
 from workers.broker import keys
 from workers.broker.results import Settled, Settlement
+from workers.errors import NotSettledError
 from workers.mailbox.ring import Bells
 from workers.mailbox.settle import BATCH, Settler
 
@@ -115,6 +117,40 @@ async def test_an_error_of_ours_reaches_everybody_in_the_batch_and_nobody_else(b
         await cut
     assert await asyncio.gather(*others) == ["settled", "settled"]
     assert await bench.settle(first) == "settled"
+
+
+async def test_what_redis_refuses_for_good_fails_alone_and_at_once(bench: Bench) -> None:
+    """A delivery whose record somebody made a string: no patience mends it, and the lease is left to the reaper."""
+    good, bad, other = await bench.take(3)
+    record = bench.ledger.keys.delivery(bad.id)
+    await bench.ledger.client.delete(record)
+    await bench.ledger.client.set(record, "not a hash")
+    results = await asyncio.gather(*(bench.settle(one) for one in (good, bad, other)), return_exceptions=True)
+
+    # "already": the script had come so far before it failed.
+    assert [results[0], results[2]] == ["already", "settled"]
+    assert isinstance(results[1], NotSettledError)
+    assert await bench.ledger.state(good.id) == await bench.ledger.state(other.id) == "delivered"
+    assert bench.clock.monotonic() == FakeClock().monotonic()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("command not allowed"),
+        ReadOnlyError("You can't write against a read only replica."),
+        NoScriptError("No matching script."),
+        ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+        ResponseError("BUSY Redis is busy running a script"),
+        ResponseError("Error running script (call to f_ab): @user_script:3: @user_script: 3: -OOM command not allowed"),
+    ],
+)
+async def test_what_time_or_an_operator_mends_is_waited_for(bench: Bench, error: Exception) -> None:
+    (one,) = await bench.take(1)
+    bench.errors = [error]
+
+    assert await bench.settle(one) == "settled"
+    assert len(bench.batches) == 2
 
 
 async def test_one_who_no_longer_waits_holds_up_nobody(bench: Bench) -> None:
