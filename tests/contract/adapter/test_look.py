@@ -93,6 +93,22 @@ async def test_a_run_id_nobody_knows_is_no_obstacle(recording: Bench) -> None:
     assert text_of(await recording.look(call, "nonsense")) == "here"
 
 
+@pytest.mark.parametrize("sandbox", ["sandbox-joins", "sandbox-runs"], indirect=True)
+async def test_a_run_that_began_and_is_gone_proves_nothing(sandbox: Bench) -> None:
+    """A server that came back without its runs: the turn was begun, so "nothing is there" is no leave to resend."""
+    agent = await sandbox.agent()
+    call = await sandbox.call("[[delay 30]] lost", agent=agent, deadline=0.5)
+    cut = await sandbox.turn(call)
+    assert isinstance(cut, FateUnknown)
+    assert cut.run_id is not None
+    assert sandbox.sandbox is not None
+    sandbox.sandbox.waits.crash()
+    sandbox.sandbox.forget_runs(agent)
+    await sandbox.turn(await sandbox.call("the server goes on"))
+
+    assert isinstance(await sandbox.look(call, cut.run_id), CannotTell)
+
+
 async def test_a_message_deep_in_the_thread_is_found_page_by_page(bench: Bench) -> None:
     """By the thread alone, in pages of four, of which some hold no user message at all."""
     agent = await bench.agent(tools=[TOOL])

@@ -68,6 +68,8 @@ class Search:
         self._pause = _FIRST_PAUSE
         self.run_id: str | None = None
         """The run that is being waited for, for whoever cuts this search."""
+        self._gone: str | None = None
+        """The run that the server named as ours and no longer knows."""
 
     async def fate(self, abilities: Abilities, run_id: str | None) -> Fate:
         """Searches until it knows, or until the call's deadline."""
@@ -126,6 +128,7 @@ class Search:
                 answer = await self._client.runs.with_raw_response.retrieve(run_id)
             except letta_client.APIStatusError as error:
                 if error.status_code in _NO_SUCH_RUN:
+                    self._gone = run_id if sure else self._gone
                     return None
                 raise
             run = await answer.parse()
@@ -224,7 +227,9 @@ class Search:
                 return CannotTell(detail)
 
     async def _absent(self, *, joins: bool) -> Fate:
-        """Nothing anywhere. It proves something only where the server records runs at all."""
+        """Nothing anywhere. It proves something only where the server records runs, and has kept ours."""
+        if self._gone is not None:
+            return CannotTell(f"{self._gone} was begun and is gone: did the server lose its runs?")
         if not joins and not (await self._client.runs.list(limit=1)).items:
             return CannotTell("the server has no record of any run")
         return NotDelivered()
