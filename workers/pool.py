@@ -153,6 +153,9 @@ class PoolService(Service):
         log = self.resources.log.of(context)
         try:
             await Drain(context, self.slots, self._hands, self._turns).run(self._stopping)
+        except asyncio.CancelledError:
+            # By arq, past its timeout (Redis hung, or this process was frozen), or by the end of a stop's grace.
+            log.warning("drain cut")
         except REDIS_AWAY as error:
             log.warning("drain cut", error_type=type(error).__name__)
         except Exception:

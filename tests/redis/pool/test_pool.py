@@ -285,6 +285,30 @@ async def test_a_redis_that_hangs_is_noticed_and_survived(fragile: tuple[PoolBen
     await until(lambda: bench.is_delivered("m1"), within=15)
 
 
+async def test_a_drain_that_arq_cuts_ends_like_any_other(
+    pool_bench: PoolBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Stuck in Redis, or in a process that was frozen: nothing is wrong with the job, and arq must not say so."""
+    began = asyncio.Event()
+
+    async def hang(*_: Any, **__: Any) -> None:
+        began.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(pool, "SLICE_SECONDS", 0.1)
+    monkeypatch.setattr(pool, "DRAIN_MARGIN_SECONDS", 0.1)
+    monkeypatch.setattr(pool_bench.resources.scripts, "take", hang)
+    await pool_bench.pool().start()
+    await pool_bench.send("m1")
+    await began.wait()
+
+    async def is_over() -> bool:
+        return await pool_bench.arq_keys() == set()
+
+    await until(is_over)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_bug_in_a_turn_never_reaches_arq(pool_bench: PoolBench) -> None:
     """A7, A8: to arq a plain exception is the end of the job, payload and all."""
 
