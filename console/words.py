@@ -15,6 +15,7 @@ CAUSES: dict[Cause, str] = {
     Cause.RECOVERED: "its worker fell silent; another one takes over",
     Cause.RETURNED: "its worker gave it back unused",
     Cause.SUSPENDED: "the tenant is suspended",
+    Cause.REDRIVEN: "it was a dead letter; somebody put it back",
     Cause.REPLIED: "the agent's turn ran to its end",
     Cause.TTL: "its time ran out before a turn",
     Cause.INVALID: "it is not an envelope",
@@ -28,6 +29,7 @@ CAUSES: dict[Cause, str] = {
     Cause.POISON: "several workers fell silent over it",
     Cause.OUTCOME_UNKNOWN: "nobody can tell whether the agent got it; a person has to look",
     Cause.BY_SENDER: "its sender took it back",
+    Cause.DISCARDED: "somebody gave its dead letter up",
 }
 
 STATES: dict[State, str] = {

@@ -41,6 +41,7 @@ class Cause(StrEnum):
     RECOVERED = "recovered"
     RETURNED = "returned"
     SUSPENDED = "suspended"
+    REDRIVEN = "redriven"
     # it ended
     REPLIED = "replied"
     TTL = "ttl"
@@ -55,6 +56,7 @@ class Cause(StrEnum):
     POISON = "poison"
     OUTCOME_UNKNOWN = "outcome_unknown"
     BY_SENDER = "by_sender"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True)

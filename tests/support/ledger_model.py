@@ -41,6 +41,8 @@ class Row:
     crashes: int = 0
     listed: bool = False
     """Whether anybody looks for its expiry."""
+    redriven_until: int | None = None
+    has_letter: bool = False
 
 
 @dataclass
@@ -203,7 +205,7 @@ class LedgerModel:
         if one.hold:
             who = row.agent if one.hold == "agent" else "*"
             self.holds[who] = max(self.holds.get(who, 0), self.now + one.hold_ms)
-        expires_at = self.messages[row.message].expires_at
+        expires_at = self.expires_of(row)
         if one.state is not WAITING:
             self._end(row, one.state, one.cause)
         elif expires_at is not None and expires_at <= self.now and not one.fate_open:
@@ -257,7 +259,41 @@ class LedgerModel:
         self.rung |= pools
         return rings
 
+    def redrive(self, id_: str, ttl: int | None) -> str:
+        row = self.row(id_)
+        if row is None or not row.has_letter:
+            return "gone"
+        message = self.messages[row.message]
+        until = self.expires_of(row) if ttl is None else self.now + ttl
+        if until is not None and until <= self.now:
+            return "expired"
+        if message.state == "ended" and self.bytes and self.bytes + message.size > self.limits.max_bytes:
+            return "full"
+        self.arrival = max(self.now_us, self.arrival + 1)
+        row.state, row.cause, row.arrival, row.due = WAITING, Cause.REDRIVEN, self.arrival, 0
+        row.parked, row.has_letter, row.fate_open = False, False, False
+        row.attempt, row.crashes, row.epoch = 0, 0, row.epoch + 1
+        row.redriven_until = until if ttl is not None else row.redriven_until
+        row.listed = until is not None
+        message.state, message.purge_at = "open", None
+        message.letters -= 1
+        self._place(row.agent)
+        return "redriven"
+
+    def discard(self, id_: str) -> str:
+        row = self.row(id_)
+        if row is None or not row.has_letter:
+            return "gone"
+        message, row.has_letter = self.messages[row.message], False
+        message.letters -= 1
+        if message.state == "ended" and not message.letters:
+            message.purge_at = self.now + self.rules.kept_ms
+        return "discarded"
+
     # What they are made of
+
+    def expires_of(self, row: Row) -> int | None:
+        return self.messages[row.message].expires_at if row.redriven_until is None else row.redriven_until
 
     def mailbox(self, agent: str) -> list[Row]:
         rows = [row for row in self.rows() if row.agent == agent and row.state is WAITING and not row.parked]
@@ -314,7 +350,7 @@ class LedgerModel:
 
     def _expire(self) -> None:
         for row in list(self.rows()):
-            expires_at = self.messages[row.message].expires_at
+            expires_at = self.expires_of(row)
             if row.listed and expires_at is not None and expires_at <= self.now:
                 row.listed = False
                 if row.state is WAITING and not row.fate_open:
@@ -345,7 +381,7 @@ class LedgerModel:
         if row is None or row.due > self.now or self.is_held(agent):
             self._place(agent)
             return None
-        expires_at = self.messages[row.message].expires_at
+        expires_at = self.expires_of(row)
         if expires_at is not None and expires_at <= self.now and not row.fate_open:
             self._end(row, State.EXPIRED, Cause.TTL)
             self._place(agent)
@@ -375,6 +411,7 @@ class LedgerModel:
         message = self.messages[row.message]
         if state in {State.DEAD, State.UNKNOWN, State.REFUSED}:
             message.letters += 1
+            row.has_letter = True
         if all(one.state.is_final for one in message.rows):
             message.state = "ended"
             message.purge_at = None if message.letters else self.now + self.rules.kept_ms

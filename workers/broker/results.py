@@ -133,6 +133,16 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Redriven:
+    """The answer to a redrive."""
+
+    status: str
+    """redriven, gone, expired, full or conflict."""
+    next_look_ms: int
+    pools: tuple[Pool, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Swept:
     """The answer to a sweep: old claims to check against arq, and pools to ring."""
 

@@ -21,6 +21,7 @@ from workers.broker.results import (
     Dispatched,
     Move,
     Published,
+    Redriven,
     Settled,
     Settlement,
     Swept,
@@ -44,6 +45,12 @@ NAMES = (
     "cancel",
     "lift",
     "sweep",
+    "redrive",
+    "discard",
+    "recount",
+    "repair_agent",
+    "repair_delivery",
+    "repair_message",
 )
 
 
@@ -150,6 +157,31 @@ class Scripts:
         next_look, claims, *pools = await self._run(context, "sweep", seed, overflow_ms)
         claimed = tuple((Pool(_text(pool)), _text(job)) for pool, job, _ in claims)
         return Swept(int(next_look), claimed, _pools(pools))
+
+    async def redrive(self, context: Context, *, entry_id: str, ttl_ms: int | None, seed: str) -> Redriven:
+        """Puts one dead letter back where it can be delivered; a second time finds none."""
+        status, next_look, *pools = await self._run(context, "redrive", entry_id, _optional(ttl_ms), seed)
+        return Redriven(_text(status), int(next_look), _pools(pools))
+
+    async def discard(self, context: Context, *, entry_id: str) -> str:
+        """Gives one dead letter up. `discarded` or `gone`."""
+        return _text(await self._run(context, "discard", entry_id))
+
+    async def recount(self, context: Context, *, counter: str, drift: int) -> int:
+        """Mends one counter by what was found missing (or, below zero, too much); what it is now."""
+        return int(await self._run(context, "recount", counter, drift))
+
+    async def repair_agent(self, context: Context, *, agent: AgentId) -> int:
+        """Puts one agent where its mailbox says; when to look at the tenant again, 0 for never."""
+        return int(await self._run(context, "repair_agent", agent))
+
+    async def repair_delivery(self, context: Context, *, delivery_id: DeliveryId, agent: str) -> int:
+        """Puts one delivery where its ledger entry says; when to look at the tenant again, 0 for never."""
+        return int(await self._run(context, "repair_delivery", delivery_id, agent))
+
+    async def repair_message(self, context: Context, *, message_id: MessageId) -> int:
+        """Puts one message's record and lists right; when to look at the tenant again, 0 for never."""
+        return int(await self._run(context, "repair_message", message_id))
 
     async def _run_all(self, context: Context, name: str, calls: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
         answers = await self._run_together(context, name, calls)

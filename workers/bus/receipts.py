@@ -47,10 +47,13 @@ async def read_receipt(context: Context, client: Client, message_id: MessageId) 
         message_id,
         message,
         [_delivery(id_, one, agents) for id_, one in zip(ids, records, strict=True) if one],
+        max((one["expires_at"] for one in records if "expires_at" in one), default=None),
     )
 
 
-def _receipt(message_id: MessageId, message: Mapping[str, str], deliveries: list[DeliveryReceipt]) -> Receipt:
+def _receipt(
+    message_id: MessageId, message: Mapping[str, str], deliveries: list[DeliveryReceipt], redriven_until: str | None
+) -> Receipt:
     states = {delivery.state for delivery in deliveries}
     state = next((state for state in _ORDER if state in states), None)
     leading = next((delivery for delivery in deliveries if delivery.state == state), None)
@@ -60,7 +63,7 @@ def _receipt(message_id: MessageId, message: Mapping[str, str], deliveries: list
         cause=leading.cause if leading else _cause(message.get("cause")),
         detail=leading.detail if leading else message.get("detail") or None,
         accepted_at_ms=int(message["accepted_at"]),
-        expires_at_ms=_number(message.get("expires_at")),
+        expires_at_ms=_number(redriven_until or message.get("expires_at")),
         deliveries=tuple(deliveries),
     )
 

@@ -9,13 +9,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from schemas.delivery import Cause, State, Taken
 from schemas.envelope import Priority
-from tests.support.key_check import RANK_WIDTH, Ledgered, audit
+from tests.support.key_check import audit, unclaimed
 from tests.support.ledger import OWNER, Ledger, agent_id
 from tests.support.ledger_model import LedgerModel, Limits
 from tests.support.time import ScriptTime
 from workers.broker.client import Client
 from workers.broker.results import Move, Settlement
 from workers.broker.rules import Pool, Rules
+from workers.mailbox.audit import RANK_WIDTH
+from workers.mailbox.ledgered import Ledgered
 
 T = TypeVar("T")
 
@@ -59,6 +61,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.seen: list[Taken] = []
         self.moved: list[Move] = []
         self.entries: list[tuple[str, str, str]] = []
+        self.refused: dict[str, tuple[str, str]] = {}
+        self.letters_seen: list[tuple[str, str, str]] = []
         self.seeds = 0
         self.sent = 0
         self.ledgered = Ledgered()
@@ -168,6 +172,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 )
             )
             assert refused == "refused"
+            self.refused[f"x{entry}"] = (id_, content)
         elif expected == "full":
             self.entries.insert(0, (entry, id_, content))
 
@@ -242,6 +247,46 @@ class LedgerMachine(RuleBasedStateMachine):
         if answer.found:
             self.look(answer.next_look_ms)
 
+    def _a_letter(self, data: st.DataObject) -> tuple[str, str, str] | None:
+        """One that is there, or one that was there."""
+        letters = self.run(self.client.xrange(self.ledger.keys.dead))
+        there = [(id_.decode(), one[b"message"].decode(), one[b"delivery"].decode()) for id_, one in letters]
+        self.letters_seen = list(dict.fromkeys([*self.letters_seen, *there]))
+        return data.draw(st.sampled_from(self.letters_seen[-4:])) if self.letters_seen else None
+
+    @rule(data=st.data(), ttl=st.sampled_from((None, None, 20_000)))
+    def redrive(self, data: st.DataObject, ttl: int | None) -> None:
+        """Once each; twice, or behind a discard, there is none."""
+        if (one := self._a_letter(data)) is None:
+            return
+        entry_id, message, delivery = one
+        is_there = bool(self.run(self.client.xrange(self.ledger.keys.dead, entry_id, entry_id)))
+        seed = self.seed()
+        answer = self.run(self.scripts.redrive(self.context, entry_id=entry_id, ttl_ms=ttl, seed=seed))
+        if not is_there:
+            assert answer.status == "gone"
+        elif not delivery:
+            assert answer.status == "redriven"
+            entry = self.run(self.client.xrevrange(self.ledger.keys.tasks, count=1))[0][0].decode()
+            self.entries.append((entry, *self.refused.pop(message)))
+        else:
+            assert answer.status == self.model.redrive(delivery, ttl)
+        if answer.status == "redriven":
+            assert set(answer.pools) == self.model.ring()
+            self.look(answer.next_look_ms)
+
+    @rule(data=st.data())
+    def discard(self, data: st.DataObject) -> None:
+        if (one := self._a_letter(data)) is None:
+            return
+        entry_id, _, delivery = one
+        is_there = bool(self.run(self.client.xrange(self.ledger.keys.dead, entry_id, entry_id)))
+        answer = self.run(self.scripts.discard(self.context, entry_id=entry_id))
+        if not is_there:
+            assert answer == "gone"
+        else:
+            assert answer == (self.model.discard(delivery) if delivery else "discarded")
+
     @rule()
     def sweep(self) -> None:
         answer = self.run(self.scripts.sweep(self.context, seed=self.seed(), overflow_ms=10**9))
@@ -269,7 +314,7 @@ class LedgerMachine(RuleBasedStateMachine):
         # A take purges nothing: only what else is there must lie ahead.
         ahead = [at for name in ("later", "leases", "expiries") for at in ledgered.zset(name).values()]
         assert not looked or all(at > self.model.now for at in ahead)
-        if ledgered.unclaimed(self.model.now):
+        if unclaimed(ledgered, self.model.now):
             times.append(self.model.now)
         assert next_look_ms == min(times, default=0)
 

@@ -15,10 +15,10 @@ from tests.redis.broker.shorthand import (
     sweep,
     take_one,
 )
-from tests.support.key_check import read
 from tests.support.ledger import Ledger, agent_id
 from workers.broker.results import Settlement
 from workers.broker.rules import Pool
+from workers.mailbox.ledgered import read
 
 FINAL = [state for state in State if state.is_final]
 WITH_A_LETTER = {State.DEAD, State.UNKNOWN, State.REFUSED}

@@ -17,9 +17,9 @@ from tests.redis.broker.shorthand import (
     take_one,
     with_rules,
 )
-from tests.support.key_check import RANK_WIDTH
 from tests.support.ledger import Ledger, agent_id
 from workers.broker.rules import Pool
+from workers.mailbox.audit import RANK_WIDTH
 
 WINDOW_MS = 61_001
 URGENT, HIGH, NORMAL, LOW = Priority

@@ -176,10 +176,31 @@ local function message_ended(message)
   end
 end
 
+-- No turn starts after this time, in milliseconds; nil: never. What was redriven may have a time of its own.
+local function expires_of(delivery)
+  return tonumber(redis.call('HGET', key('delivery', delivery), 'expires_at')
+    or redis.call('HGET', key('message', message_of(delivery)), 'expires_at') or '')
+end
+
 local function letter(message, delivery, state, cause, detail, attempts, raw)
   redis.call('HINCRBY', key('message', message), 'letters', 1)
   redis.call('XADD', key('dead'), '*', 'message', message, 'delivery', delivery, 'state', state,
     'cause', cause, 'detail', detail, 'attempts', attempts, 'raw', raw)
+end
+
+-- A dead letter as a table, or nil where there is none under this id.
+local function read_letter(id)
+  local entry = redis.call('XRANGE', key('dead'), id, id)[1]
+  if not entry then return nil end
+  local fields, found = entry[2], {}
+  for i = 1, #fields, 2 do found[fields[i]] = fields[i + 1] end
+  return found
+end
+
+local function drop_letter(id, message)
+  local record = key('message', message)
+  redis.call('XDEL', key('dead'), id)
+  if redis.call('HINCRBY', record, 'letters', -1) <= 0 then redis.call('HDEL', record, 'letters') end
 end
 
 -- Ends a delivery. The caller has taken it out of whatever held it but the mailbox, and refreshes the agent.

@@ -21,7 +21,7 @@ local function settle(i)
   local stop_reason, tokens = ARGV[i + 13], ARGV[i + 14]
 
   local record = key('delivery', delivery)
-  local known = redis.call('HMGET', record, 'token', 'state', 'settled', 'epoch', 'expires_at')
+  local known = redis.call('HMGET', record, 'token', 'state', 'settled', 'epoch')
   if known[1] ~= token then return 'lost' end
   if known[3] == token then return 'already' end
   local was = known[2]
@@ -49,7 +49,7 @@ local function settle(i)
     hold('*', NOW + hold_ms, cause)
   end
 
-  local expires_at = tonumber(redis.call('HGET', key('message', message_of(delivery)), 'expires_at') or '')
+  local expires_at = expires_of(delivery)
   if state == 'waiting' then
     if expires_at and expires_at <= NOW and fate == 'closed' then
       finish(delivery, agent, 'running', 'expired', 'ttl', detail)

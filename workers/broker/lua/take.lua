@@ -61,9 +61,10 @@ local function lease(agent, delivery, teams)
   charge('agent:' .. agent, agent_per_minute)
   for team in string.gmatch(teams, '[^,]+') do charge('team:' .. team, team_per_minute) end
   refresh(agent)
-  local message = redis.call('HMGET', key('message', message_of(delivery)), 'envelope', 'accepted_at', 'expires_at')
+  local message = redis.call('HMGET', key('message', message_of(delivery)), 'envelope', 'accepted_at')
+  local expires_at = expires_of(delivery)
   return {delivery, agent, token, attempt, epoch, known[3] == 'open' and 1 or 0, opened_at, known[5] or '',
-    message[3] or '', message[2] or '0', message[1] or ''}
+    expires_at and digits(expires_at) or '', message[2] or '0', message[1] or ''}
 end
 
 -- Takes the agent's next delivery, or puts the agent where its time will find it.
@@ -74,7 +75,7 @@ local function try(agent)
     return nil
   end
   local known = redis.call('HMGET', key('delivery', delivery), 'fate', 'teams')
-  local expires_at = tonumber(redis.call('HGET', key('message', message_of(delivery)), 'expires_at') or '')
+  local expires_at = expires_of(delivery)
   if expires_at and expires_at <= NOW and known[1] ~= 'open' then
     finish(delivery, agent, 'waiting', 'expired', 'ttl', '')
     refresh(agent)

@@ -1,0 +1,16 @@
+-- Mends one agent: a lease of nothing is dropped, a turn whose lease is missing is taken back by the next sweep, and
+-- the agent stands where its mailbox says: ready, later or nowhere.
+-- KEYS: the tenant's root
+-- ARGV: agent
+-- RETURNS: next_look_ms
+local agent = ARGV[1]
+
+local token, delivery = string.match(redis.call('HGET', key('holders'), agent) or '', '^(%d+)|([^|]*)|')
+local known = redis.call('HMGET', key('delivery', delivery), 'state', 'token')
+if known[1] == 'running' and known[2] == token then
+  redis.call('ZADD', key('leases'), 'NX', digits(NOW), agent)
+else
+  free(agent)
+end
+refresh(agent)
+return digits(next_look_or_now())

@@ -1,0 +1,342 @@
+"""The audit: every accepted message is in exactly one state, and all that names it agrees. Reads only.
+
+Work goes on meanwhile: what changes while the ledger is read is not judged by that reading, and what is found must
+be found again by every later look.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schemas.context import Context
+from schemas.delivery import State
+from schemas.envelope import PRIORITY_OF_RANK
+from workers.broker.client import Client
+from workers.broker.rules import Rules
+from workers.clock import Clock
+from workers.mailbox.ledgered import Fields, Ledgered, read
+
+RANK_WIDTH = 2_100_000_000_000_000
+WITH_A_LETTER = {State.DEAD, State.UNKNOWN, State.REFUSED}
+LOOKS = 3
+PAUSE_SECONDS = 0.3
+_MESSAGE_STATES = {State.ACCEPTED, "open", "ended", State.REFUSED, State.CANCELLED}
+_ENDS = {str(state) for state in State if state.is_final}
+_RANKS = {priority.value: priority.rank for priority in PRIORITY_OF_RANK}
+
+
+class Mend(StrEnum):
+    """What puts a finding right: each is one script."""
+
+    AGENT = "repair_agent"
+    DELIVERY = "repair_delivery"
+    MESSAGE = "repair_message"
+    COUNTER = "recount"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not add up."""
+
+    kind: str
+    id: str
+    sentence: str
+    mend: Mend | None = None
+    """None: the ledger does not say what would be right; a person has to look."""
+    agent: str = ""
+    """In whose mailbox a delivery was found."""
+    drift: int = 0
+    """What a counter lacks; below zero: what it has too much."""
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What makes it the same finding on the next look."""
+        return (self.kind, self.id, self.agent, self.drift)
+
+
+async def audit(
+    context: Context, client: Client, clock: Clock, *, rules: Rules | None = None, looks: int = LOOKS
+) -> list[Finding]:
+    """What does not add up in a tenant's ledger, on every one of so many looks; usually nothing, after one."""
+    found: list[Finding] = []
+    for look in range(looks):
+        if look:
+            await clock.sleep(PAUSE_SECONDS)
+        ledgered = await read(client, context)
+        now_us = await _now_us(client)
+        known = {one.key for one in found}
+        found = [one for one in judge(ledgered, now_us, rules or Rules()) if not look or one.key in known]
+        if not found:
+            break
+    return found
+
+
+async def _now_us(client: Client) -> int:
+    seconds, micros = await client.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+def judge(ledgered: Ledgered, now_us: int, rules: Rules) -> list[Finding]:
+    """What does not add up in one reading."""
+    strange = [Finding("key", short, sentence) for short, sentence in ledgered.strange]
+    broken = [*_broken(ledgered)]
+    found = [
+        *strange,
+        *broken,
+        *_messages(ledgered),
+        *_lists(ledgered),
+        *_mailboxes(ledgered),
+        *_leases(ledgered),
+        *_places(ledgered, now_us, rules),
+        *_expiries(ledgered),
+        *_letters(ledgered),
+        *_counters(ledgered),
+    ]
+    return [one for one in found if not _in_motion(ledgered, one)]
+
+
+def _in_motion(ledgered: Ledgered, one: Finding) -> bool:
+    if one.kind in {"key", "counter"}:
+        return False
+    touched = {*ledgered.touched_messages, *ledgered.touched_deliveries, *ledgered.touched_agents}
+    return one.id in touched or (one.agent != "" and one.kind == "lease" and one.agent in touched)
+
+
+def _broken(ledgered: Ledgered) -> Iterator[Finding]:
+    """Records that cannot be read are named once, and then left out of everything."""
+    for id_, fields in [*ledgered.messages.items()]:
+        numbers = ("open", "deliveries", "size") if fields.get("state") in {"open", "ended"} else ()
+        if why := _unreadable(fields, _MESSAGE_STATES, ("accepted_at", *numbers)):
+            yield Finding("record", id_, f"the record of message {id_} {why}")
+            del ledgered.messages[id_]
+    for id_, fields in [*ledgered.deliveries.items()]:
+        if why := _unreadable(fields, set(State), ("score",)) or ("" if fields.get("agent") else "has no agent"):
+            yield Finding("record", id_, f"the record of delivery {id_} {why}")
+            del ledgered.deliveries[id_]
+
+
+def _unreadable(fields: Fields, states: set[str] | set[State], numbers: tuple[str, ...]) -> str:
+    if fields.get("state") not in states:
+        return f"is in state {fields.get('state')!r}"
+    return next((f"has {fields.get(one)!r} as {one}" for one in numbers if not fields.get(one, "").isdigit()), "")
+
+
+def _messages(ledgered: Ledgered) -> Iterator[Finding]:
+    owners: defaultdict[str, list[str]] = defaultdict(list)
+    for delivery in ledgered.deliveries:
+        message = delivery.rpartition(":")[0]
+        owners[message].append(delivery)
+        if message not in ledgered.messages:
+            yield Finding("delivery", delivery, f"delivery {delivery} has no message")
+    for id_, fields in ledgered.messages.items():
+        state, mine = fields["state"], owners[id_]
+        still = sum(not State(ledgered.deliveries[one]["state"]).is_final for one in mine)
+        on_the_stream = fields.get("entry") in ledgered.entries
+        if (state == State.ACCEPTED) != on_the_stream:
+            where = "is on the stream" if on_the_stream else "is not on the stream"
+            yield Finding("message", id_, f"message {id_} is {state} and {where}")
+        if len(mine) != int(fields.get("deliveries") or 0):
+            said = fields.get("deliveries", 0)
+            yield Finding("message", id_, f"message {id_} has {len(mine)} deliveries; its record says {said}")
+        elif state in {"open", "ended"} and (len(mine) == 0 or still != int(fields["open"])):
+            said = fields["open"]
+            sentence = f"message {id_} has {still} open deliveries; its record says {said}"
+            yield Finding("message", id_, sentence, Mend.MESSAGE)
+        elif (state == "open") != bool(still):
+            sentence = f"message {id_} is {state} with {still} open deliveries"
+            yield Finding("message", id_, sentence, Mend.MESSAGE)
+
+
+def _lists(ledgered: Ledgered) -> Iterator[Finding]:
+    """The two lists of messages: all of them, and those that are purged in time."""
+    unreadable = {short for short, _ in ledgered.strange}
+    purgeable = {
+        id_
+        for id_, fields in ledgered.messages.items()
+        if fields["state"] not in {State.ACCEPTED, "open"} and "letters" not in fields
+    }
+    for name, expected in (("messages", set(ledgered.messages)), ("ended", purgeable)):
+        if name in unreadable:
+            continue
+        listed = set(ledgered.zset(name))
+        for id_ in expected - listed:
+            yield Finding("list", id_, f"message {id_} is missing in the list `{name}`", Mend.MESSAGE)
+        for id_ in listed - expected:
+            why = "must not be" if id_ in ledgered.messages else "has no record and is"
+            yield Finding("list", id_, f"message {id_} {why} in the list `{name}`", Mend.MESSAGE)
+
+
+def _mailboxes(ledgered: Ledgered) -> Iterator[Finding]:
+    boxed: defaultdict[str, list[str]] = defaultdict(list)
+    for agent, members in ledgered.mailboxes.items():
+        for delivery, score in members:
+            fields = ledgered.deliveries.get(delivery)
+            boxed[delivery].append(agent)
+            if fields is None:
+                sentence = f"the mailbox of {agent} has {delivery}, of which there is no record"
+            elif fields["agent"] != agent or fields["state"] != State.WAITING:
+                sentence = f"the mailbox of {agent} has {delivery}, which is {fields['state']} for {fields['agent']}"
+            elif int(fields["score"]) != score:
+                sentence = f"the mailbox of {agent} has {delivery} at {score}; its record says {fields['score']}"
+            else:
+                continue
+            yield Finding("mailbox", delivery, sentence, Mend.DELIVERY, agent=agent)
+    later = {member[2:] for member in ledgered.zset("later") if member.startswith("d:")}
+    for delivery, fields in ledgered.deliveries.items():
+        places = len(boxed[delivery]) + (delivery in later)
+        if fields["state"] == State.WAITING and places != 1:
+            where = "in no mailbox and not before a time" if not places else f"in {places} places"
+            yield Finding("mailbox", delivery, f"delivery {delivery} waits {where}", Mend.DELIVERY)
+    for delivery in later:
+        fields = ledgered.deliveries.get(delivery)
+        if fields is None or fields["state"] != State.WAITING:
+            state = fields["state"] if fields else "not there"
+            yield Finding("later", delivery, f"delivery {delivery} is {state}, and to become ready", Mend.DELIVERY)
+
+
+def _leases(ledgered: Ledgered) -> Iterator[Finding]:
+    holders = {agent: value.split("|", 2) for agent, value in ledgered.hash("holders").items()}
+    leases = ledgered.zset("leases")
+    held = set()
+    for agent in {*holders, *leases}:
+        token, delivery, *_ = (*holders.get(agent, []), "", "")
+        fields = ledgered.deliveries.get(delivery, {})
+        fits = (fields.get("state"), fields.get("agent"), fields.get("token")) == (State.RUNNING, agent, token)
+        if agent not in holders:
+            sentence = f"{agent} is under a lease that nobody holds"
+        elif not fits:
+            sentence = f"{agent} is held by the turn of {delivery}, which is {fields.get('state', 'not there')}"
+        elif agent not in leases:
+            sentence = f"{agent} is held by the turn of {delivery} without a lease"
+            held.add(delivery)
+        else:
+            held.add(delivery)
+            continue
+        if delivery not in ledgered.touched_deliveries:
+            yield Finding("lease", agent, sentence, Mend.AGENT)
+    for delivery, fields in ledgered.deliveries.items():
+        if fields["state"] == State.RUNNING and delivery not in held:
+            sentence = f"delivery {delivery} runs, and nobody holds {fields['agent']}"
+            yield Finding("lease", delivery, sentence, Mend.DELIVERY)
+
+
+def _places(ledgered: Ledgered, now_us: int, rules: Rules) -> Iterator[Finding]:
+    """Each agent with something in its mailbox is where it will be found: under a lease, ready, or later."""
+    holders, later = {**ledgered.hash("holders"), **ledgered.zset("leases")}, ledgered.zset("later")
+    places = Counter(agent for members in ledgered.ready.values() for agent, _ in members)
+    places.update(member[2:] for member in later if member.startswith("a:"))
+    for agent in {*places, *ledgered.mailboxes}:
+        box = ledgered.mailboxes.get(agent, [])
+        expected = 1 if box and agent not in holders else 0
+        if expected and not places[agent]:
+            sentence = f"{agent} is stuck: {len(box)} wait, and it is neither ready, nor later, nor under a lease"
+            yield Finding("stuck", agent, sentence, Mend.AGENT)
+        elif places[agent] != expected:
+            sentence = f"{agent} is ready or later in {places[agent]} places, expected {expected}"
+            yield Finding("place", agent, sentence, Mend.AGENT)
+    for name, members in ledgered.ready.items():
+        for agent, arrival in members:
+            if why := _why_not_ready(ledgered, name, agent, arrival, now_us, rules):
+                yield Finding("place", agent, f"{agent} is ready as {name}, {why}", Mend.AGENT)
+    for member, at in later.items():
+        box = ledgered.mailboxes.get(member[2:], [])
+        if member.startswith("a:") and box:
+            expected = max(_due(ledgered, box[0][0]), ledgered.held_until(member[2:]))
+            if at > expected:
+                sentence = f"{member[2:]} is to become ready at {at}, and could be taken from {expected}"
+                yield Finding("place", member[2:], sentence, Mend.AGENT)
+
+
+def _why_not_ready(  # noqa: PLR0917  # all of it is plain
+    ledgered: Ledgered, name: str, agent: str, arrival: int, now_us: int, rules: Rules
+) -> str:
+    box, now = ledgered.mailboxes.get(agent, []), now_us // 1000
+    if name not in _RANKS:
+        return "which is no priority"
+    fits = [
+        delivery
+        for delivery, score in box
+        if score == _RANKS[name] * RANK_WIDTH + arrival and _due(ledgered, delivery) <= now
+    ]
+    if len(fits) != 1 or ledgered.held_until(agent) > now:
+        return f"by {arrival}, but held or with no such due delivery"
+    rank, arrived = divmod(dict(box)[fits[0]], RANK_WIDTH)
+    goes_first = box[0][0] == fits[0] or now_us - arrived > rules.aging_ms[rank] * 1000
+    return "" if goes_first else f"with {fits[0]}, which is not what it would get"
+
+
+def _due(ledgered: Ledgered, delivery: str) -> int:
+    return int(ledgered.deliveries.get(delivery, {}).get("due") or 0)
+
+
+def _expiries(ledgered: Ledgered) -> Iterator[Finding]:
+    listed = ledgered.zset("expiries")
+    for id_ in listed:
+        fields = ledgered.deliveries.get(id_)
+        if fields is None or State(fields["state"]).is_final:
+            state = fields["state"] if fields else "not there"
+            yield Finding("expiry", id_, f"delivery {id_} is {state}, and to expire", Mend.DELIVERY)
+    for id_, fields in ledgered.deliveries.items():
+        message = ledgered.messages.get(id_.rpartition(":")[0], {})
+        expires = fields.get("expires_at") or message.get("expires_at", "")
+        expected = int(expires) if expires.isdigit() else None
+        may_expire = fields["state"] == State.WAITING and fields.get("fate") != "open"
+        if may_expire and expected not in {None, listed.get(id_)}:
+            sentence = f"delivery {id_} expires at {expected}; listed: {listed.get(id_, 'not at all')}"
+            yield Finding("expiry", id_, sentence, Mend.DELIVERY)
+
+
+def _letters(ledgered: Ledgered) -> Iterator[Finding]:
+    if "dead" in {short for short, _ in ledgered.strange}:
+        return
+    of_delivery = Counter(letter.delivery for letter in ledgered.letters if letter.delivery)
+    of_message = Counter(letter.message for letter in ledgered.letters)
+    refused = {letter.message for letter in ledgered.letters if not letter.delivery}
+    for id_, number in of_delivery.items():
+        state = ledgered.deliveries.get(id_, {}).get("state", "not there")
+        if state not in WITH_A_LETTER:
+            yield Finding("letter", id_, f"there is a dead letter of delivery {id_}, which is {state}")
+        elif number > 1:
+            yield Finding("letter", id_, f"there are {number} dead letters of delivery {id_}")
+    for id_ in refused - set(ledgered.messages):
+        yield Finding("letter", id_, f"there is a dead letter of message {id_}, which is not there")
+    yield from _without_letters(ledgered, set(of_delivery) | refused)
+    for id_, fields in ledgered.messages.items():
+        if of_message[id_] != int(fields.get("letters", 0)):
+            said = fields.get("letters", 0)
+            yield Finding("letter", id_, f"message {id_} has {of_message[id_]} dead letters; its record says {said}")
+
+
+def _without_letters(ledgered: Ledgered, of: set[str]) -> Iterator[Finding]:
+    records = (("delivery", ledgered.deliveries, WITH_A_LETTER), ("message", ledgered.messages, {State.REFUSED}))
+    for what, all_, states in records:
+        for id_, fields in all_.items():
+            if fields["state"] in states and id_ not in of and "discarded_at" not in fields:
+                yield Finding("letter", id_, f"{what} {id_} is {fields['state']} without a dead letter")
+
+
+def _counters(ledgered: Ledgered) -> Iterator[Finding]:
+    """By the states at the end of the reading: the records', and what the events since then say."""
+    if any(short in {"counters", "events"} for short, _ in ledgered.strange):
+        return
+    counters = ledgered.hash("counters")
+    deliveries = {**ledgered.states(), **ledgered.touched_deliveries}
+    states = Counter(deliveries.values())
+    whole = {id_: fields["state"] for id_, fields in ledgered.messages.items()}
+    open_ = {id_.rpartition(":")[0] for id_, state in deliveries.items() if not State(state).is_final}
+    size = 0
+    for id_, state in {**whole, **ledgered.touched_messages}.items():
+        is_open = id_ in open_ if state in {"", "open", "ended"} else state == State.ACCEPTED
+        if state not in {"", "open", "ended"}:
+            states[state] += 1
+        if is_open:
+            size += ledgered.sizes.get(id_, int(ledgered.messages.get(id_, {}).get("size") or 0))
+    found: dict[str, int] = {**{str(state): states[state] for state in State}, "bytes": size}
+    for name, number in found.items():
+        said = counters.get(name, "0")
+        drift = number - int(said) if said.lstrip("-").isdigit() else number
+        # What has ended is counted for ever, and purged in time: there the counter may be more than there is.
+        if drift > 0 or (drift < 0 and name not in _ENDS):
+            sentence = f"counter {name} is {said}; the ledger has {number}"
+            yield Finding("counter", name, sentence, Mend.COUNTER, drift=drift)
