@@ -139,7 +139,7 @@ class Redriven:
     status: str
     """redriven, gone, expired, full or conflict."""
     next_look_ms: int
-    pools: tuple[Pool, ...]
+    """Now, where it can go and nobody is on the way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,10 +158,10 @@ class Scripts:
         claimed = tuple((Pool(_text(pool)), _text(job)) for pool, job, _ in claims)
         return Swept(int(next_look), claimed, _pools(pools))
 
-    async def redrive(self, context: Context, *, entry_id: str, ttl_ms: int | None, seed: str) -> Redriven:
+    async def redrive(self, context: Context, *, entry_id: str, ttl_ms: int | None) -> Redriven:
         """Puts one dead letter back where it can be delivered; a second time finds none."""
-        status, next_look, *pools = await self._run(context, "redrive", entry_id, _optional(ttl_ms), seed)
-        return Redriven(_text(status), int(next_look), _pools(pools))
+        status, next_look = await self._run(context, "redrive", entry_id, _optional(ttl_ms))
+        return Redriven(_text(status), int(next_look))
 
     async def discard(self, context: Context, *, entry_id: str) -> str:
         """Gives one dead letter up. `discarded` or `gone`."""

@@ -4,16 +4,23 @@ from collections.abc import Iterable
 
 from schemas.context import Context
 from workers.broker import agenda
+from workers.broker.rules import Rules
 from workers.broker.scripts import Scripts
 from workers.clock import Clock
-from workers.mailbox.audit import Finding, Mend, audit
+from workers.mailbox.audit import LOOKS, Finding, Mend, audit
 
 _ORDER = (Mend.MESSAGE, Mend.AGENT, Mend.DELIVERY)
 """A lease of nothing goes before the delivery that it kept from its mailbox. Counters come last, and anew."""
 
 
 async def repair(
-    context: Context, scripts: Scripts, clock: Clock, findings: Iterable[Finding], *, looks: int
+    context: Context,
+    scripts: Scripts,
+    clock: Clock,
+    findings: Iterable[Finding],
+    *,
+    rules: Rules | None = None,
+    looks: int = LOOKS,
 ) -> list[Finding]:
     """Mends what can be mended; what does not add up then."""
     some = list(findings)
@@ -21,13 +28,13 @@ async def repair(
         for finding in some:
             if finding.mend is mend:
                 await _mend(context, scripts, finding)
-    left = await audit(context, scripts.client, clock, looks=looks)
+    left = await audit(context, scripts.client, clock, rules=rules, looks=looks)
     if not any(one.mend is Mend.COUNTER for one in left):
         return left
     for finding in left:
         if finding.mend is Mend.COUNTER:
             await scripts.recount(context, counter=finding.id, drift=finding.drift)
-    return await audit(context, scripts.client, clock, looks=looks)
+    return await audit(context, scripts.client, clock, rules=rules, looks=looks)
 
 
 async def _mend(context: Context, scripts: Scripts, finding: Finding) -> None:

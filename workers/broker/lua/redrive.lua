@@ -2,10 +2,11 @@
 -- arrival, with nothing held against it; what was refused before it had a mailbox onto the stream, as a new entry.
 -- Only the letter decides: whoever comes second finds none.
 -- KEYS: the tenant's root
--- ARGV: entry_id ttl_ms seed
--- RETURNS: {status, next_look_ms, pools to ring...}; status is redriven, gone, expired (nothing was changed: give a
---   ttl), full (the tenant's bytes are used up) or conflict (its id has become another message's, or it is in no end)
-local entry_id, ttl, seed = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+-- ARGV: entry_id ttl_ms
+-- RETURNS: {status, next_look_ms}; status is redriven, gone, expired (nothing was changed: give a ttl), full (the
+--   tenant's bytes are used up) or conflict (its id has become another message's, or it is not at its end);
+--   next_look_ms is now where it can go and nobody was rung
+local entry_id, ttl = ARGV[1], tonumber(ARGV[2])
 
 local dead = read_letter(entry_id)
 if not dead then return {'gone', '0'} end
@@ -80,4 +81,4 @@ end
 local status
 if delivery == '' then status = to_the_stream() else status = to_the_mailbox() end
 if status ~= 'redriven' then return {status, '0'} end
-return {status, digits(next_look()), unpack(ring_up(seed))}
+return {status, digits(next_look_or_now())}

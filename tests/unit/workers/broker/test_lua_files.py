@@ -121,7 +121,7 @@ GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
     "ring": ({"pool": Pool.BULK, "seed": "s"}, 1),
     "cancel": ({"message_id": "m"}, [b"not_found", b"0"]),
     "sweep": ({"seed": "s", "overflow_ms": 1}, [b"0", []]),
-    "redrive": ({"entry_id": "e", "ttl_ms": 1, "seed": "s"}, [b"gone", b"0"]),
+    "redrive": ({"entry_id": "e", "ttl_ms": 1}, [b"gone", b"0"]),
     "discard": ({"entry_id": "e"}, b"gone"),
     "recount": ({"counter": "waiting", "drift": -1}, b"0"),
     "repair_agent": ({"agent": "a"}, b"0"),
