@@ -124,7 +124,7 @@ async def _repair(tenant: str | None, *, dry_run: bool, yes: bool, as_json: bool
         if mendable and not yes:
             _confirm(context.tenant, found, len(mendable))
         clock, scripts, rules = opened.resources.clock, opened.resources.scripts, opened.settings.rules()
-        left = await repair(context, scripts, clock, mendable, rules=rules, looks=LOOKS) if mendable else found
+        left = await repair(context, scripts, clock, found, rules=rules, looks=LOOKS) if mendable else found
         still = {one.key for one in left}
         _tell(context.tenant, [one for one in mendable if one.key not in still], left, as_json=as_json, dry_run=False)
         raise typer.Exit(Code.FAILED if left else Code.OK)

@@ -79,7 +79,8 @@ async def _now_us(client: Client) -> int:
 
 def judge(ledgered: Ledgered, now_us: int, rules: Rules) -> list[Finding]:
     """What does not add up in one reading."""
-    strange = [Finding("key", short, sentence) for short, sentence in ledgered.strange]
+    strange = [Finding("key", short, sentence) for short, sentence in ledgered.strange.items()]
+    strange += [Finding("type", short, sentence) for short, sentence in ledgered.mistyped.items()]
     broken = [*_broken(ledgered)]
     found = [
         *strange,
@@ -97,7 +98,7 @@ def judge(ledgered: Ledgered, now_us: int, rules: Rules) -> list[Finding]:
 
 
 def _in_motion(ledgered: Ledgered, one: Finding) -> bool:
-    if one.kind in {"key", "counter"}:
+    if one.kind in {"key", "type", "counter"}:
         return False
     touched = {*ledgered.touched_messages, *ledgered.touched_deliveries, *ledgered.touched_agents}
     return one.id in touched or (one.agent != "" and one.kind == "lease" and one.agent in touched)
@@ -150,14 +151,13 @@ def _messages(ledgered: Ledgered) -> Iterator[Finding]:
 
 def _lists(ledgered: Ledgered) -> Iterator[Finding]:
     """The two lists of messages: all of them, and those that are purged in time."""
-    unreadable = {short for short, _ in ledgered.strange}
     purgeable = {
         id_
         for id_, fields in ledgered.messages.items()
         if fields["state"] not in {State.ACCEPTED, "open"} and "letters" not in fields
     }
     for name, expected in (("messages", set(ledgered.messages)), ("ended", purgeable)):
-        if name in unreadable:
+        if name in ledgered.mistyped:
             continue
         listed = set(ledgered.zset(name))
         for id_ in expected - listed:
@@ -288,7 +288,7 @@ def _expiries(ledgered: Ledgered) -> Iterator[Finding]:
 
 
 def _letters(ledgered: Ledgered) -> Iterator[Finding]:
-    if "dead" in {short for short, _ in ledgered.strange}:
+    if "dead" in ledgered.mistyped:
         return
     of_delivery = Counter(letter.delivery for letter in ledgered.letters if letter.delivery)
     of_message = Counter(letter.message for letter in ledgered.letters)
@@ -318,7 +318,7 @@ def _without_letters(ledgered: Ledgered, of: set[str]) -> Iterator[Finding]:
 
 def _counters(ledgered: Ledgered) -> Iterator[Finding]:
     """By the states at the end of the reading: the records', and what the events since then say."""
-    if any(short in {"counters", "events"} for short, _ in ledgered.strange):
+    if not {"counters", "events"}.isdisjoint(ledgered.mistyped):
         return
     counters = ledgered.hash("counters")
     deliveries = {**ledgered.states(), **ledgered.touched_deliveries}

@@ -47,8 +47,10 @@ class Ledgered:
     entries: set[str] = field(default_factory=set)
     """The ids of what stands on the stream."""
     letters: list[Letter] = field(default_factory=list)
-    strange: list[tuple[str, str]] = field(default_factory=list)
-    """Keys that nobody owns, or of the wrong type: each with a sentence."""
+    strange: dict[str, str] = field(default_factory=dict)
+    """Keys that nobody owns: each with a sentence."""
+    mistyped: dict[str, str] = field(default_factory=dict)
+    """Keys of the wrong type, which are not read: the same."""
     touched_messages: dict[str, str] = field(default_factory=dict)
     """Those to which something happened while this was read, with the state of the last event."""
     touched_deliveries: dict[str, str] = field(default_factory=dict)
@@ -107,11 +109,11 @@ async def _keys(client: Client, root: str, ledgered: Ledgered) -> dict[str, list
         for short, kind in zip(shorts, kinds, strict=True):
             name, entry = _entry(root + short)
             if entry is None:
-                ledgered.strange.append((short, f"{root}{short} is in no table"))
+                ledgered.strange[short] = f"{root}{short} is in no table"
             elif kind == entry.type:
                 found.setdefault(name, []).append(short.removeprefix(entry.suffix))
             elif kind != "none":
-                ledgered.strange.append((short, f"{root}{short} is a {kind}, expected a {entry.type}"))
+                ledgered.mistyped[short] = f"{root}{short} is a {kind}, expected a {entry.type}"
     return {name: sorted(set(ids)) for name, ids in found.items()}
 
 
@@ -157,7 +159,7 @@ async def _structure(
         asked += [(family, id_) for family in FAMILIES[2:] for id_ in found.get(family, [])]
         for name, id_ in asked:
             _ask(pipe, TENANT_NAMES[name].type, root + TENANT_NAMES[name].suffix + id_)
-        if names.events.removeprefix(root) not in {short for short, _ in ledgered.strange}:
+        if names.events.removeprefix(root) not in ledgered.mistyped:
             asked.append(("events", ""))
             pipe.xrange(names.events, f"({since}", "+")
         answers = await pipe.execute()

@@ -22,8 +22,13 @@ async def repair(
     rules: Rules | None = None,
     looks: int = LOOKS,
 ) -> list[Finding]:
-    """Mends what can be mended; what does not add up then."""
+    """Mends what can be mended; what does not add up then.
+
+    Nothing where a key is of the wrong type: a script would stop at it, halfway.
+    """
     some = list(findings)
+    if any(one.kind == "type" for one in some):
+        return some
     for mend in _ORDER:
         for finding in some:
             if finding.mend is mend:
