@@ -29,8 +29,11 @@ POLL_SECONDS = 0.5
 QUEUE_READ_LIMIT = 5_000
 """More than the drains of a whole fleet: arq never looks past its first so many jobs (HAZARDS.md A9)."""
 DRAIN_MARGIN_SECONDS = 10.0
-"""A drain takes for its slice; past this it is stuck in Redis, and arq cuts it. Where a worker was killed over one,
-arq keeps others from it for as long and ten seconds (HAZARDS.md A4): less than 30 s in all."""
+"""A drain takes for its slice; past this it is stuck in Redis, and arq cuts it."""
+CLAIMED_SECONDS = 3.0
+"""How long arq keeps others from a drain that began. By itself it would for the timeout and ten seconds (HAZARDS.md
+A4), and a killed worker would hold up its tenants for as long, whoever else is there. Two drains where one is
+slow do no harm: the ledger gives each delivery to one of them."""
 
 Drainer = Callable[[Context], Awaitable[None]]
 
@@ -65,6 +68,7 @@ class PoolWorker(Worker):
             job_serializer=serialize,
             job_deserializer=deserialize,
         )
+        self.in_progress_timeout_s = CLAIMED_SECONDS
         self._slots = slots
         self.bell = asyncio.Event()
 
