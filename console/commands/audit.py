@@ -15,7 +15,8 @@ from console.output import err, out, print_json, safe
 from console.session import Session, run, session
 from schemas.ids import TenantId
 from workers.errors import RefusedError
-from workers.mailbox.audit import LOOKS, Finding, audit
+from workers.mailbox.audit import LOOKS, audit
+from workers.mailbox.finding import Finding
 from workers.mailbox.repair import repair
 
 EVERY_TENANT = "all"

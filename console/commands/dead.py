@@ -1,7 +1,6 @@
 """`postroom dead`: what could not be delivered, and what becomes of it."""
 # ruff: noqa: FBT001, FBT002, PLR0917  # typer gives options by name
 
-import base64
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from console.commands.options import FormOption, JsonOption, TenantOption, duration, form_of
 from console.exits import Code
-from console.output import Column, Form, Listing, err, out, pairs, print_json, safe, state_text
+from console.letter import raw_document, show_letter
+from console.output import Column, Form, Listing, err, print_json, state_text
 from console.session import Session, run, session
-from console.times import local_iso, relative, span
+from console.times import relative, span
 from console.words import in_words
 from schemas.context import Context
 from schemas.delivery import Cause, State
@@ -30,7 +29,6 @@ app = typer.Typer(no_args_is_help=True, help="Dead letters: look at them, redriv
 
 ASK_PAST = 100
 NOTE_EVERY = 100
-SHOWN_CHARACTERS = 4_000
 WORDS = {
     "redriven": "put back",
     "discarded": "given up",
@@ -182,9 +180,9 @@ def show(
     one, envelope, now_ms = run(work())
     if as_json:
         original = envelope.model_dump(mode="json", exclude_none=True) if envelope else None
-        print_json({**_document(one), **_raw(one.letter.raw), "envelope": original})
+        print_json({**_document(one), **raw_document(one.letter.raw), "envelope": original})
     else:
-        _show(one, envelope, now_ms)
+        show_letter(one, envelope, now_ms)
 
 
 @app.command("redrive")
@@ -367,37 +365,3 @@ def _document(one: Addressed) -> dict[str, Any]:
         "agent": one.agent,
         "agent_name": one.agent_name,
     }
-
-
-def _raw(raw: bytes | None) -> dict[str, str | None]:
-    """What came, as text where it is text, and byte for byte in any case."""
-    if raw is None:
-        return {"raw": None, "raw_base64": None}
-    try:
-        text: str | None = raw.decode()
-    except UnicodeDecodeError:
-        text = None
-    return {"raw": text, "raw_base64": base64.b64encode(raw).decode()}
-
-
-def _show(one: Addressed, envelope: Envelope | None, now_ms: int) -> None:
-    console, letter = out(), one.letter
-    rows: list[tuple[str, str | Text]] = [
-        ("dead letter", Text(safe(one.id), "bold")),
-        ("state", state_text(letter.state)),
-        ("cause", f"{letter.cause}: {in_words(letter.state, letter.cause)}"),
-        ("attempts", str(letter.attempts)),
-        ("last error", letter.detail or "none was told"),
-        ("since", f"{local_iso(letter.at_ms)}  ({relative(letter.at_ms, now_ms)})"),
-    ]
-    if one.agent:
-        rows.append(("agent", one.agent))
-    if envelope is not None:
-        rows += [("from", envelope.sender), ("to", envelope.to.agent)]
-    console.print(pairs(rows))
-    said = envelope.content if envelope else (letter.raw or b"").decode(errors="backslashreplace")
-    console.print(Text("\ncontent" if envelope else "\nas it came", style="dim"))
-    for line in safe(said[:SHOWN_CHARACTERS]).splitlines():
-        console.print(Text(f"  │ {line}"), soft_wrap=True)
-    if len(said) > SHOWN_CHARACTERS:
-        console.print(Text(f"  … {len(said) - SHOWN_CHARACTERS} more characters; --json has all", style="dim"))

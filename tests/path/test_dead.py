@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from console.sandbox.behaviour import Behaviour
 from schemas.delivery import State
 from schemas.tenant import Limits
 from tests.path.test_cli import Cli, Ran
@@ -58,7 +59,7 @@ async def test_a_failing_agent_is_mended_and_its_letters_are_delivered_once_and_
         [group] = await desk.json("dead", "list")
         assert (group["cause"], group["letters"], group["agents"]) == ("attempts", 5, 1)
 
-        agent.behaviour.fail_status = 0
+        agent.behaviour = Behaviour()
         before = len(desk.town.turns(agent))
         ran = await desk("dead", "redrive", "--agent", "writer", "--cause", "attempts")
 
@@ -142,7 +143,7 @@ async def test_many_are_asked_for_and_what_has_expired_needs_new_time(desk: Desk
         short = (await acme.send("writer", "[[say ok]] short", expires_in=8)).message_id
         assert {one.state for one in await all_final(acme, [*ids, short], within=30)} <= {State.DEAD, State.REFUSED}
         await until(lambda: _expired(desk, short), within=15)
-        agent.behaviour.fail_status = 0
+        agent.behaviour = Behaviour()
 
         asked = await desk("dead", "redrive", "--all")
         assert (asked.code, "--yes" in asked.err) == (3, True)

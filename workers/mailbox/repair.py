@@ -7,7 +7,8 @@ from workers.broker import agenda
 from workers.broker.rules import Rules
 from workers.broker.scripts import Scripts
 from workers.clock import Clock
-from workers.mailbox.audit import LOOKS, Finding, Mend, audit
+from workers.mailbox.audit import LOOKS, audit
+from workers.mailbox.finding import Finding, Mend
 
 _ORDER = (Mend.MESSAGE, Mend.AGENT, Mend.DELIVERY)
 """A lease of nothing goes before the delivery that it kept from its mailbox. Counters come last, and anew."""

@@ -16,8 +16,8 @@ from tests.support.time import ScriptTime
 from workers.broker.client import Client
 from workers.broker.results import Move, Settlement
 from workers.broker.rules import Pool, Rules
-from workers.mailbox.audit import RANK_WIDTH
 from workers.mailbox.ledgered import Ledgered
+from workers.mailbox.places import RANK_WIDTH
 
 T = TypeVar("T")
 
@@ -247,19 +247,26 @@ class LedgerMachine(RuleBasedStateMachine):
         if answer.found:
             self.look(answer.next_look_ms)
 
-    def _a_letter(self, data: st.DataObject) -> tuple[str, str, str] | None:
-        """One that is there, or one that was there."""
-        letters = self.run(self.client.xrange(self.ledger.keys.dead))
-        there = [(id_.decode(), one[b"message"].decode(), one[b"delivery"].decode()) for id_, one in letters]
-        self.letters_seen = list(dict.fromkeys([*self.letters_seen, *there]))
-        return data.draw(st.sampled_from(self.letters_seen[-4:])) if self.letters_seen else None
+    @rule(options=OPTIONS, how=HOWS, state=st.sampled_from((State.DEAD, State.UNKNOWN, State.REFUSED)))
+    def die(self, options: dict[str, Any], how: dict[str, Any], state: State) -> None:
+        """A new message, and a turn that is the last of whatever it takes."""
+        self.send(options)
+        before = len(self.seen)
+        self.take(Pool.STANDARD, 3)
+        for one in self.seen[before:]:
+            self._settle([one], {**how, "state": state, "hold": ""}, seeded=True)
 
+    def _a_letter(self, data: st.DataObject) -> tuple[str, str, str]:
+        """One that is there, or one that was there."""
+        there = [(one.entry_id, one.message, one.delivery) for one in self.ledgered.letters]
+        self.letters_seen = list(dict.fromkeys([*self.letters_seen, *there]))
+        return data.draw(st.sampled_from(self.letters_seen[-4:]))
+
+    @precondition(lambda self: self.ledgered.letters or self.letters_seen)
     @rule(data=st.data(), ttl=st.sampled_from((None, None, 20_000)))
     def redrive(self, data: st.DataObject, ttl: int | None) -> None:
         """Once each; twice, or behind a discard, there is none."""
-        if (one := self._a_letter(data)) is None:
-            return
-        entry_id, message, delivery = one
+        entry_id, message, delivery = self._a_letter(data)
         is_there = bool(self.run(self.client.xrange(self.ledger.keys.dead, entry_id, entry_id)))
         answer = self.run(self.scripts.redrive(self.context, entry_id=entry_id, ttl_ms=ttl))
         if not is_there:
@@ -273,11 +280,10 @@ class LedgerMachine(RuleBasedStateMachine):
         if answer.status == "redriven":
             self.look(answer.next_look_ms)
 
+    @precondition(lambda self: self.ledgered.letters or self.letters_seen)
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
-        if (one := self._a_letter(data)) is None:
-            return
-        entry_id, _, delivery = one
+        entry_id, _, delivery = self._a_letter(data)
         is_there = bool(self.run(self.client.xrange(self.ledger.keys.dead, entry_id, entry_id)))
         answer = self.run(self.scripts.discard(self.context, entry_id=entry_id))
         if not is_there:

@@ -19,7 +19,7 @@ from tests.redis.broker.shorthand import (
 )
 from tests.support.ledger import Ledger, agent_id
 from workers.broker.rules import Pool
-from workers.mailbox.audit import RANK_WIDTH
+from workers.mailbox.places import RANK_WIDTH
 
 WINDOW_MS = 61_001
 URGENT, HIGH, NORMAL, LOW = Priority

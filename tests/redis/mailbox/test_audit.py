@@ -8,7 +8,8 @@ from schemas.delivery import Cause, State
 from tests.support.key_check import audit as assert_whole
 from tests.support.ledger import Ledger, agent_id
 from tests.support.time import FakeClock
-from workers.mailbox.audit import Finding, audit
+from workers.mailbox.audit import audit
+from workers.mailbox.finding import Finding
 from workers.mailbox.repair import repair
 
 Corrupt = Callable[[Ledger], Awaitable[object]]
