@@ -10,7 +10,8 @@ from workers.broker import keys
 from workers.broker.client import Client
 from workers.errors import NotFoundError
 
-PAGE = 200
+PAGE = 50
+"""Letters at a time: each may carry a large message."""
 
 
 @dataclass(frozen=True, slots=True)

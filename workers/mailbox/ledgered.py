@@ -12,13 +12,14 @@ from typing import Any
 from redis.asyncio.client import Pipeline
 
 from schemas.context import Context
+from schemas.envelope import PRIORITY_OF_RANK
 from workers.broker import keys
 from workers.broker.client import Client
 from workers.broker.keys import TENANT_NAMES, Name
 
 PAGE = 500
-FAMILIES = ("message", "delivery", "mailbox", "ready")
-"""The names that are followed by an id, as far as the audit looks at what stands there."""
+ENTRIES = 50
+"""Entries of a stream at a time: each may be large."""
 STRUCTURE = ("counters", "later", "expiries", "leases", "holders", "holds", "messages", "ended", "tenant", "rung")
 """What is read whole in one transaction, with the mailboxes and ready marks."""
 
@@ -144,7 +145,7 @@ async def _streams(client: Client, names: keys.TenantKeys, found: dict[str, list
 
 async def _entries(client: Client, key: str) -> AsyncIterator[tuple[str, dict[bytes, bytes]]]:
     start = "-"
-    while page := await client.xrange(key, start, "+", count=PAGE):
+    while page := await client.xrange(key, start, "+", count=ENTRIES):
         for id_, fields in page:
             yield text(id_), fields
         start = f"({text(page[-1][0])}"
@@ -155,8 +156,13 @@ async def _structure(
 ) -> None:
     root = names.root
     async with client.pipeline(transaction=True) as pipe:
-        asked = [(name, "") for name in STRUCTURE if name in found]
-        asked += [(family, id_) for family in FAMILIES[2:] for id_ in found.get(family, [])]
+        # Whatever was found: what was empty a moment ago may not be now.
+        asked = [(name, "") for name in STRUCTURE if name not in ledgered.mistyped]
+        ranks = {*found.get("ready", []), *PRIORITY_OF_RANK}
+        asked += [
+            ("ready", rank) for rank in sorted(ranks) if TENANT_NAMES["ready"].suffix + rank not in ledgered.mistyped
+        ]
+        asked += [("mailbox", agent) for agent in found.get("mailbox", [])]
         for name, id_ in asked:
             _ask(pipe, TENANT_NAMES[name].type, root + TENANT_NAMES[name].suffix + id_)
         if names.events.removeprefix(root) not in ledgered.mistyped:
