@@ -96,13 +96,12 @@ class TurnRunner:
             case Ended(outcome):
                 return self._settle_outcome(turn, outcome, span)
             case StillRunning(run_id):
-                overdue = (
-                    self._now_ms(turn) - taken.opened_at_ms > 2000 * self._resources.settings.turn_deadline_seconds
-                )
-                if overdue:
+                open_for_ms = self._now_ms(turn) - taken.opened_at_ms
+                if open_for_ms > 2000 * self._resources.settings.turn_deadline_seconds:
                     detail = f"run {run_id} has neither ended nor failed"
                     return self._ending.cannot_tell(taken, turn.envelope, detail, expired=self._expired(turn))
-                return self._ending.look_again(taken, "the server still works on it", run_id)
+                detail = "the server still works on it"
+                return self._ending.look_again(taken, detail, run_id, open_for_ms=open_for_ms)
             case CannotTell(detail):
                 return self._ending.cannot_tell(taken, turn.envelope, detail, expired=self._expired(turn))
             case NotDelivered():

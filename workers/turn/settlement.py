@@ -20,6 +20,7 @@ APPROVAL_MS = 30_000
 THROTTLED_MS = 5_000
 AWAY_MS = 2_000
 LOOK_MS = 1_000
+LOOK_AGAIN_MS = 10_000
 DETAIL_CHARACTERS = 500
 CUT = "\n\n[cut: the reply was longer than a message may be]"
 
@@ -69,10 +70,11 @@ class Ending:
             case _:
                 assert_never(verdict)
 
-    def look_again(self, taken: Taken, detail: str, run_id: str | None) -> Settlement:
-        """Not known yet: look again, at no cost; the fate stays open."""
+    def look_again(self, taken: Taken, detail: str, run_id: str | None, *, open_for_ms: int = 0) -> Settlement:
+        """Not known yet: look again, at no cost; the fate stays open. The longer it has been open, the later."""
         looking = _settle(taken, State.WAITING, Cause.LOOKING, detail)
-        return replace(looking, due_in_ms=self._jitter(BUSY_MS), refund=True, fate_open=True, run_id=run_id or "")
+        pause = self._jitter(min(max(BUSY_MS, open_for_ms // 4), LOOK_AGAIN_MS))
+        return replace(looking, due_in_ms=pause, refund=True, fate_open=True, run_id=run_id or "")
 
     def not_delivered(self, taken: Taken) -> Settlement | None:
         """No call under this epoch began. None: it may be made now; but attempts are bounded."""

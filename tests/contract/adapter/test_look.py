@@ -1,6 +1,7 @@
 """What became of a call that was cut. A look never begins a turn."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -151,6 +152,16 @@ async def test_a_turn_that_runs_past_the_look_still_runs(recording: Bench) -> No
     fate = await recording.look(call, cut.run_id, deadline=1.0)
     assert isinstance(fate, StillRunning)
     assert text_of(await recording.look(call, fate.run_id)) == "at last"
+
+
+async def test_a_look_does_not_sit_out_a_run_whose_server_died(recording: Bench) -> None:
+    """Such a run never ends (LETTA.md section 4), and the look holds a place that other agents' turns need."""
+    call = await recording.call("[[delay 60]]", deadline=0.5)
+    cut = await recording.turn(call)
+    assert isinstance(cut, FateUnknown)
+    began = time.monotonic()
+    assert isinstance(await recording.look(call, cut.run_id, deadline=60), StillRunning)
+    assert time.monotonic() - began < 10
 
 
 async def test_two_looks_at_once_agree(recording: Bench) -> None:

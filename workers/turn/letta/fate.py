@@ -39,6 +39,9 @@ _THREAD_SKEW = timedelta(minutes=10)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
 _UNSEEN_SECONDS = 10.0
 """Where only the thread can be read: how long to wait for a first step to show itself."""
+_RUN_SECONDS = 5.0
+"""How long one look waits for a run to end. A run may outlive its server (LETTA.md section 4): whoever waits on
+holds a place that other agents need, and may as well come back."""
 _ACTIVE = frozenset({"created", "running"})
 _NO_SUCH_RUN = frozenset({400, 404, 422})
 
@@ -121,8 +124,10 @@ class Search:
     async def _wait_for(self, run_id: str, *, sure: bool = True) -> Fate | None:
         """Waits for the run's end. None: it is not there, or it is another message's run.
 
-        `sure`: the server itself named it as ours, so that it need not show our message.
+        `sure`: the server itself named it as ours, so that it need not show our message, and may be asked for
+        again by its id. One that only may be ours is waited for to the deadline.
         """
+        until = min(self._until, self._clock.monotonic() + _RUN_SECONDS) if sure else self._until
         while True:
             try:
                 answer = await self._client.runs.with_raw_response.retrieve(run_id)
@@ -136,7 +141,7 @@ class Search:
                 return await self._end_of(run, sure=sure)
             if await self._is_orphaned(run, answer.headers.get("date")):
                 return CannotTell(f"{run_id} has shown nothing for {self._orphaned_after}: left behind by its server?")
-            if not await self._rest():
+            if self._clock.monotonic() >= until or not await self._rest():
                 return StillRunning(run_id)
 
     async def _end_of(self, run: Run, *, sure: bool) -> Fate | None:

@@ -169,6 +169,16 @@ def test_looking_again_costs_nothing_and_remembers_the_run(seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize(("open_for_ms", "least", "most"), [(20_000, 3_750, 6_250), (300_000, 7_500, 12_500)])
+def test_what_has_long_been_open_is_looked_for_less_often(open_for_ms: int, least: int, most: int) -> None:
+    """Each look holds a place that other agents' turns need."""
+    pauses = [
+        ending(seed).look_again(taken(), "still running", "run-9", open_for_ms=open_for_ms).due_in_ms for seed in SEEDS
+    ]
+
+    assert all(least <= pause <= most for pause in pauses)
+
+
 @pytest.mark.parametrize(
     ("choice", "attempt", "expired", "state"),
     [
