@@ -7,6 +7,7 @@ from rich.text import Text
 from console.output import out, pairs, safe, state_text
 from console.times import local_iso, relative
 from console.words import in_words
+from schemas.address import in_short
 from schemas.envelope import Envelope
 from workers.bus.letters import Addressed
 
@@ -37,7 +38,7 @@ def show_letter(one: Addressed, envelope: Envelope | None, now_ms: int) -> None:
     if one.agent:
         rows.append(("agent", one.agent))
     if envelope is not None:
-        rows += [("from", envelope.sender), ("to", envelope.to.agent)]
+        rows += [("from", envelope.sender), ("to", in_short(envelope.to))]
     console.print(pairs(rows))
     said = envelope.content if envelope else (letter.raw or b"").decode(errors="backslashreplace")
     console.print(Text("\ncontent" if envelope else "\nas it came", style="dim"))

@@ -2,9 +2,11 @@
 
 ids        what names look like, and how they are made
 context    who acts, for which tenant
+address    to whom a message goes: an agent, a team, or all that a selector finds
 envelope   the one thing that travels: who, to whom, what, until when
 tenant     a tenant and its limits
 agent      what is known of an agent
+team       named agents of a tenant with roles
 delivery   one message for one agent, and the states it can be in
 receipt    what a sender is told
 verdict    may this go now? Allow | Wait | Drop

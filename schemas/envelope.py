@@ -21,7 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.address import Label, ReplyTo, TeamAddress, To
 from schemas.ids import MessageId, TenantId
+from schemas.team import MAX_MEMBERS
 
 SCHEMA_VERSION: Literal[1] = 1
 MAX_CONTENT_BYTES = 256 * 1024
@@ -31,7 +33,6 @@ HOP_LIMIT = 8
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Token = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 
 
@@ -74,12 +75,15 @@ class OnUnknown(StrEnum):
     NEVER_RESEND = "never_resend"
 
 
-class Recipient(BaseModel):
-    """Where a message goes: one agent of the tenant, by id or by name."""
+class Gather(BaseModel):
+    """The replies of a team as one: sent when enough have come, or when the time is over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    agent: Label = Field(description="The agent's id (agent-<uuid>) or its exact name.")
+    want: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | Literal["all"] = Field(
+        default="all", description="How many replies are enough."
+    )
+    within: float = Field(gt=0, le=MAX_TTL_SECONDS, description="Seconds after acceptance; then those that have come.")
 
 
 class Trace(BaseModel):
@@ -107,7 +111,7 @@ class Envelope(BaseModel):
     )
     kind: Kind = Kind.REQUEST
     sender: Label = Field(default="producer", description="A label for people, or `agent:<id>` in a reply.")
-    to: Recipient
+    to: To
     content: str = Field(description=f"The text, at most {MAX_CONTENT_BYTES} bytes of UTF-8.")
     priority: Priority = Priority.NORMAL
     expires_at: AwareDatetime | None = Field(default=None, description="No turn starts after this time.")
@@ -115,7 +119,10 @@ class Envelope(BaseModel):
         default=None, gt=0, le=MAX_TTL_SECONDS, description="The same in seconds after acceptance."
     )
     not_before: AwareDatetime | None = Field(default=None, description="No turn starts before this time.")
-    reply_to: Recipient | None = Field(default=None, description="The reply is sent on to this agent, too.")
+    reply_to: ReplyTo | None = Field(
+        default=None, description="Where the reply is sent on to: an agent, a team, a stream or a queue of the tenant."
+    )
+    gather: Gather | None = Field(default=None, description="To a team only: the replies as one.")
     conversation: Token | None = Field(default=None, description="A conversation of the agent; left out, its main one.")
     correlation_id: Label | None = None
     causation_id: Label | None = Field(default=None, description="The message this one answers or follows from.")
@@ -146,6 +153,12 @@ class Envelope(BaseModel):
             raise ValueError("give ttl or expires_at, not both")
         if self.not_before is not None and self.expires_at is not None and self.not_before >= self.expires_at:
             raise ValueError("not_before is not before expires_at")
+        return self
+
+    @model_validator(mode="after")
+    def _gathers_from_a_team(self) -> Self:
+        if self.gather is not None and not isinstance(self.to, TeamAddress):
+            raise ValueError("gather is for messages to a team")
         return self
 
     def expires_at_ms(self, accepted_ms: int) -> int | None:

@@ -9,11 +9,13 @@ from pydantic import StringConstraints
 TENANT_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 MESSAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 DELIVERY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}:[0-9]{1,6}$"
+TEAM_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 AGENT_ID_PATTERN = r"^agent-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 
 TenantId = Annotated[str, StringConstraints(pattern=TENANT_PATTERN)]
 MessageId = Annotated[str, StringConstraints(pattern=MESSAGE_PATTERN)]
 DeliveryId = Annotated[str, StringConstraints(pattern=DELIVERY_PATTERN)]
+TeamName = Annotated[str, StringConstraints(pattern=TEAM_PATTERN)]
 AgentId = Annotated[str, StringConstraints(pattern=AGENT_ID_PATTERN)]
 RunId = NewType("RunId", str)
 

@@ -14,6 +14,7 @@ from console.output import out, pairs, print_json, safe, state_text
 from console.session import run, session
 from console.times import clock_time, local_iso, relative, span
 from console.words import in_words
+from schemas.address import in_short
 from schemas.delivery import Cause
 from schemas.envelope import Envelope
 from schemas.ids import is_message_id
@@ -128,9 +129,9 @@ def _head(receipt: Receipt, envelope: Envelope | None, now_ms: int) -> list[tupl
     if receipt.expires_at_ms is not None:
         rows.append(("expires", _moment(receipt.expires_at_ms, now_ms)))
     if envelope is not None:
-        rows += [("from", envelope.sender), ("to", envelope.to.agent), ("priority", envelope.priority.value)]
+        rows += [("from", envelope.sender), ("to", in_short(envelope.to)), ("priority", envelope.priority.value)]
         if envelope.reply_to is not None:
-            rows.append(("reply to", envelope.reply_to.agent))
+            rows.append(("reply to", in_short(envelope.reply_to)))
         if envelope.causation_id is not None:
             rows.append(("follows", f"{envelope.causation_id}  (hop {envelope.hops})"))
         if envelope.conversation is not None:

@@ -12,6 +12,7 @@ from console.commands.options import FormOption, JsonOption, TenantOption, form_
 from console.output import Column, Form, Listing, state_text
 from console.session import Session, run, session
 from console.times import relative, size_text, span
+from schemas.address import in_short
 from schemas.agent import Agent
 from schemas.context import Context
 from schemas.delivery import Cause, State
@@ -65,7 +66,7 @@ class MessageRow:
     def agent(self) -> str:
         """To whom, by name where one is known."""
         names = [one.agent_name or one.agent for one in self.listed.receipt.deliveries]
-        return ", ".join(names) or (self.listed.envelope.to.agent if self.listed.envelope else "")
+        return ", ".join(names) or (in_short(self.listed.envelope.to) if self.listed.envelope else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ async def _newest(
 
 
 def _addressees(one: Listed) -> set[str | None]:
-    named = {one.envelope.to.agent} if one.envelope else set()
+    named = {in_short(one.envelope.to)} if one.envelope else set()
     return named | {each.agent for each in one.receipt.deliveries} | {x.agent_name for x in one.receipt.deliveries}
 
 

@@ -48,12 +48,22 @@ TENANT_NAMES: dict[str, Name] = {
     "messages": Name("messages", "zset", "publish, dispatch", "until purged", "message ids by acceptance"),
     "ended": Name("ended", "zset", "settle", "until purged", "ended message ids by the time they are purged"),
     "agents": Name("agents", "hash", "directory", "refreshed", "agent id to its record; `*` to when the list was read"),
+    "teams": Name("teams", "hash", "directory.teams", "the tenant's", "team name to its record"),
+    "snapshot": Name("snapshot:", "list", "snapshot, expand", "until every delivery is made", "recipients of a bulk send, in order: `agent|team,team`"),
+    "bulks": Name("bulks", "zset", "snapshot", "until purged", "ids of bulk sends by acceptance"),
+    "aside": Name("aside:", "zset", "take, resume", "while the bulk send is paused", "its deliveries whose turn came, by the time they were due"),
+    "gathers": Name("gathers", "zset", "dispatch, gather", "until gathered", "messages whose replies are gathered, by the time to look"),
+    "parked": Name("parked", "hash", "park, unpark, settle", "until unparked", "agent to `at_ms|by|why`"),
+    "failures": Name("failures", "hash", "settle", "until it answers", "agent to how many of its messages in a row ended dead"),
+    "out": Name("out:", "stream", "settle, gather", "capped by age", "replies for readers that are no agents"),
+    "callback": Name("callback:", "list", "settle, gather", "until popped", "the same, each for one reader"),
     "dispatcher": Name("dispatcher", "string", "hold_stream", "lease", "the dispatcher that owns this stream"),
 }  # fmt: skip
 
 GLOBAL_NAMES: dict[str, Name] = {
     "tenants": Name("tenants", "set", "directory.tenants", "for ever", "registered tenants"),
     "dispatchers": Name("dispatchers", "zset", "dispatch.ownership", "while they live", "dispatchers by the time they are presumed dead"),
+    "leaving": Name("leaving", "zset", "directory.removal", "until removed", "tenants that are being deleted, by when that began"),
     "control": Name("control", "stream", "directory.tenants", "capped at 1,000", "registrations and changes, to wake dispatchers"),
     "agenda": Name("agenda", "zset", "mailbox.ring", "while somebody waits", "tenants by the time somebody should look; a hint, never the truth"),
     "process": Name("process:", "string", "service", "15 s", "a process's heartbeat"),

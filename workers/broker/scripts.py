@@ -1,36 +1,32 @@
 """Every Lua script and its one typed coroutine of the same name. Nothing else changes the ledger.
 
-A script is lua/<name>.lua behind a common head: the table of names, the rules, the clock, lua/ledger.lua.
-Its header names KEYS, ARGV and RETURNS; a test holds header and signature together.
+The message's path stands here, what operators do in upkeep.py; runner.py runs them. The header of lua/<name>.lua
+names KEYS, ARGV and RETURNS; a test holds header and signature together.
 """
 
-import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
-from typing import Any
 
-from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from schemas.context import Context
 from schemas.delivery import Cause
 from schemas.ids import AgentId, DeliveryId, MessageId
-from workers.broker import keys
-from workers.broker.client import Client
 from workers.broker.results import (
     Cancelled,
     Dispatched,
     Move,
     Published,
-    Redriven,
     Settled,
     Settlement,
     Swept,
     TakenBatch,
     parse_taken,
 )
-from workers.broker.rules import Pool, Rules
+from workers.broker.rules import Pool
+from workers.broker.runner import optional, pools, text
+from workers.broker.upkeep import NAMES as UPKEEP
+from workers.broker.upkeep import UpkeepScripts
 
-LUA = files("workers.broker") / "lua"
 NAMES = (
     "publish",
     "hold_stream",
@@ -45,26 +41,14 @@ NAMES = (
     "cancel",
     "lift",
     "sweep",
-    "redrive",
-    "discard",
-    "recount",
-    "repair_agent",
-    "repair_delivery",
-    "repair_message",
+    *UPKEEP,
 )
 
 
-class Scripts:
-    """The scripts on one connection. `clock_lua` is replaced by tests only: it defines `now_us()`."""
+class Scripts(UpkeepScripts):
+    """Every script, on one connection."""
 
-    def __init__(self, client: Client, rules: Rules | None = None, *, clock_lua: str | None = None) -> None:
-        self.client = client
-        head = [*keys.lua_names(), *(rules or Rules()).as_lua(), clock_lua or _read("clock"), _read("ledger")]
-        self._sources = {name: "\n".join((*head, _read(name))) for name in NAMES}
-        self._shas = {
-            name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-            for name, source in self._sources.items()
-        }
+    names = NAMES
 
     async def publish(
         self,
@@ -77,7 +61,7 @@ class Scripts:
         expires_at_ms: int | None = None,
     ) -> Published:
         """Puts a message on the stream, once for each id."""
-        arguments = (message_id, digest, envelope, size, _optional(expires_at_ms))
+        arguments = (message_id, digest, envelope, size, optional(expires_at_ms))
         try:
             status, accepted_at = await self._run(context, "publish", *arguments)
         except ResponseError as error:
@@ -85,7 +69,7 @@ class Scripts:
             if not isinstance(error, OutOfMemoryError) and "-OOM " not in str(error):
                 raise
             return Published("overloaded", 0)
-        return Published(_text(status), int(accepted_at or 0))
+        return Published(text(status), int(accepted_at or 0))
 
     async def hold_stream(self, context: Context, *, owner: str, lease_ms: int) -> bool:
         """Makes the caller the owner of the tenant's stream, or renews it; False where another is."""
@@ -105,13 +89,13 @@ class Scripts:
         """
         calls = [_dispatch_arguments(owner, move, seed) for move in moves]
         answers = await self._run_all(context, "dispatch", calls)
-        return [Dispatched(_text(status), int(look), _pools(pools)) for status, look, *pools in answers]
+        return [Dispatched(text(status), int(look), pools(rung)) for status, look, *rung in answers]
 
     async def refuse(
         self, context: Context, *, owner: str, entry_id: str, message_id: MessageId, cause: Cause, detail: str
     ) -> str:
         """Moves an entry that cannot be a delivery to the dead letters. `refused`, `gone` or `lost`."""
-        return _text(await self._run(context, "refuse", owner, entry_id, message_id, cause, detail))
+        return text(await self._run(context, "refuse", owner, entry_id, message_id, cause, detail))
 
     async def take(self, context: Context, *, owner: str, pool: Pool, limit: int, lease_ms: int) -> TakenBatch:
         """Takes up to `limit` deliveries under leases of `lease_ms`."""
@@ -129,13 +113,13 @@ class Scripts:
     ) -> frozenset[AgentId]:
         """Renews leases, given as (agent, token); answers with the agents whose lease is lost."""
         flat = [part for pair in pairs for part in pair]
-        return frozenset(_text(agent) for agent in await self._run(context, "renew", lease_ms, *flat))
+        return frozenset(text(agent) for agent in await self._run(context, "renew", lease_ms, *flat))
 
     async def settle(self, context: Context, *, seed: str, settlements: Sequence[Settlement]) -> Settled:
         """Ends or returns a batch. An empty `seed` rings nobody: the caller takes again by itself."""
         flat = [part for settlement in settlements for part in settlement.as_arguments()]
-        next_look, results, *pools = await self._run(context, "settle", seed, *flat)
-        return Settled(int(next_look), tuple(_text(result) for result in results), _pools(pools))
+        next_look, results, *rung = await self._run(context, "settle", seed, *flat)
+        return Settled(int(next_look), tuple(text(result) for result in results), pools(rung))
 
     async def ring(self, context: Context, *, pool: Pool, seed: str) -> None:
         """Claims a drain for one pool, whatever claim there was."""
@@ -144,8 +128,8 @@ class Scripts:
     async def cancel(self, context: Context, *, message_id: MessageId) -> Cancelled:
         """Takes a message back where no turn of it has begun."""
         status, next_look, *rows = await self._run(context, "cancel", message_id)
-        results = tuple((_text(id_), _text(result)) for id_, result in rows)
-        return Cancelled(_text(status) == "found", results, int(next_look))
+        results = tuple((text(id_), text(result)) for id_, result in rows)
+        return Cancelled(text(status) == "found", results, int(next_look))
 
     async def lift(self, context: Context, *, cursor: int = 0) -> tuple[int, int]:
         """Lifts some of what rate windows hold; the next cursor, 0 at the end, and how many holds that were."""
@@ -154,63 +138,9 @@ class Scripts:
 
     async def sweep(self, context: Context, *, seed: str, overflow_ms: int) -> Swept:
         """Looks after one tenant; bounded."""
-        next_look, claims, *pools = await self._run(context, "sweep", seed, overflow_ms)
-        claimed = tuple((Pool(_text(pool)), _text(job)) for pool, job, _ in claims)
-        return Swept(int(next_look), claimed, _pools(pools))
-
-    async def redrive(self, context: Context, *, entry_id: str, ttl_ms: int | None) -> Redriven:
-        """Puts one dead letter back where it can be delivered; a second time finds none."""
-        status, next_look = await self._run(context, "redrive", entry_id, _optional(ttl_ms))
-        return Redriven(_text(status), int(next_look))
-
-    async def discard(self, context: Context, *, entry_id: str) -> str:
-        """Gives one dead letter up. `discarded` or `gone`."""
-        return _text(await self._run(context, "discard", entry_id))
-
-    async def recount(self, context: Context, *, counter: str, drift: int) -> int:
-        """Mends one counter by what was found missing (or, below zero, too much); what it is now."""
-        return int(await self._run(context, "recount", counter, drift))
-
-    async def repair_agent(self, context: Context, *, agent: AgentId) -> int:
-        """Puts one agent where its mailbox says; when to look at the tenant again, 0 for never."""
-        return int(await self._run(context, "repair_agent", agent))
-
-    async def repair_delivery(self, context: Context, *, delivery_id: DeliveryId, agent: str) -> int:
-        """Puts one delivery where its ledger entry says; when to look at the tenant again, 0 for never."""
-        return int(await self._run(context, "repair_delivery", delivery_id, agent))
-
-    async def repair_message(self, context: Context, *, message_id: MessageId) -> int:
-        """Puts one message's record and lists right; when to look at the tenant again, 0 for never."""
-        return int(await self._run(context, "repair_message", message_id))
-
-    async def _run_all(self, context: Context, name: str, calls: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
-        answers = await self._run_together(context, name, calls)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            # One was not there, so none was, and nothing was done.
-            await self.client.script_load(self._sources[name])
-            answers = await self._run_together(context, name, calls)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
-
-    async def _run_together(
-        self, context: Context, name: str, calls: Sequence[Sequence[str | bytes | int]]
-    ) -> list[Any]:
-        root = keys.of(context).root
-        async with self.client.pipeline(transaction=True) as pipe:
-            for arguments in calls:
-                pipe.execute_command("EVALSHA", self._shas[name], 1, root, *arguments)
-            answers: list[Any] = await pipe.execute(raise_on_error=False)
-        return answers
-
-    async def _run(self, context: Context, name: str, *arguments: str | bytes | int) -> Any:
-        root = keys.of(context).root
-        try:
-            return await self.client.execute_command("EVALSHA", self._shas[name], 1, root, *arguments)
-        except NoScriptError:
-            # Redis restarted or its scripts were flushed (HAZARDS.md S16). EVAL stores it again.
-            return await self.client.execute_command("EVAL", self._sources[name], 1, root, *arguments)
+        next_look, claims, *rung = await self._run(context, "sweep", seed, overflow_ms)
+        claimed = tuple((Pool(text(pool)), text(job)) for pool, job, _ in claims)
+        return Swept(int(next_look), claimed, pools(rung))
 
 
 def _dispatch_arguments(owner: str, move: Move, seed: str) -> tuple[str | int, ...]:
@@ -222,24 +152,8 @@ def _dispatch_arguments(owner: str, move: Move, seed: str) -> tuple[str | int, .
         move.envelope,
         move.size,
         move.rank,
-        _optional(move.not_before_ms),
-        _optional(move.expires_at_ms),
+        optional(move.not_before_ms),
+        optional(move.expires_at_ms),
         seed,
         *(part for agent, teams in move.recipients for part in (agent, ",".join(teams))),
     )
-
-
-def _read(name: str) -> str:
-    return (LUA / f"{name}.lua").read_text()
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _optional(value: int | None) -> str:
-    return "" if value is None else str(value)
-
-
-def _pools(names: Sequence[bytes | str]) -> tuple[Pool, ...]:
-    return tuple(Pool(_text(name)) for name in names)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from schemas.address import TAG_MARK
 from schemas.context import Context
 from schemas.delivery import Cause
 from schemas.envelope import MAX_CONTENT_BYTES, MAX_METADATA_BYTES, SCHEMA_VERSION, Envelope
@@ -142,7 +143,8 @@ def _check_shape(document: dict[str, Any]) -> None:
 
 def _refuse(error: ValidationError) -> NoReturn:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part)[:64] for part in first["loc"]) or "message"
+    named = [str(part)[:64] for part in first["loc"] if not str(part).startswith(TAG_MARK)]
+    where = ".".join(named) or "message"
     message = first["msg"].removeprefix("Value error, ")
     more = error.error_count() - 1
     raise Refusal(f"{message}{f' (and {more} more)' if more else ''}", where=where) from None

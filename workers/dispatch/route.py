@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from schemas.address import AgentAddress
 from schemas.agent import Agent
 from schemas.context import Context
 from schemas.delivery import Cause
 from schemas.envelope import Envelope
 from schemas.ids import MessageId, message_id_of_entry
+from schemas.team import TEAM_TAG
 from workers.broker.results import Move
 from workers.bus import door
 from workers.directory.agents import AmbiguousAgent, Roster, UnknownAgent
-
-TEAM_TAG = "team:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ def route(context: Context, roster: Roster, entry_id: str, fields: Mapping[bytes
     except door.Refusal as refusal:
         return Refused(entry_id, refusal.message_id or own_id, refusal.cause, str(refusal))
     message_id = envelope.id or own_id
+    if not isinstance(envelope.to, AgentAddress):
+        return Refused(entry_id, message_id, Cause.NO_RECIPIENTS, "to: only agents can be addressed")
     found = roster.find(envelope.to.agent)
     match found:
         case UnknownAgent():

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import assert_never
 
+from schemas.address import AgentAddress, To
 from schemas.context import TraceContext
 from schemas.delivery import Cause, State, Taken
 from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown
@@ -122,9 +123,9 @@ class Ending:
             total_tokens=replied.usage.total_tokens,
         )
         text = fitting(replied.text)
-        if envelope.reply_to is None or not text.strip():
+        if not isinstance(envelope.reply_to, AgentAddress) or not text.strip():
             return settled
-        reply = reply_envelope(taken, envelope, text, trace)
+        reply = reply_envelope(taken, envelope, envelope.reply_to, text, trace)
         return replace(
             settled,
             forward_id=reply.id or "",
@@ -140,13 +141,13 @@ class Ending:
         return int(ms * self.random.uniform(0.75, 1.25))
 
 
-def reply_envelope(taken: Taken, envelope: Envelope, text: str, trace: TraceContext | None) -> Envelope:
+def reply_envelope(taken: Taken, envelope: Envelope, to: To, text: str, trace: TraceContext | None) -> Envelope:
     """The reply as a message to `reply_to`: a delivery like any other, one hop further from the root."""
     return Envelope(
         id=reply_id_of(taken.id),
         kind=Kind.REPLY,
         sender=f"agent:{taken.agent}",
-        to=envelope.reply_to,
+        to=to,
         content=text,
         priority=envelope.priority,
         correlation_id=envelope.correlation_id or taken.message_id,

@@ -20,6 +20,10 @@ OF_ONE = {
     "mailbox": AGENT,
     "ready": "urgent",
     "rate": f"agent:{AGENT}",
+    "snapshot": "m1",
+    "aside": "m1",
+    "out": "crm",
+    "callback": "jobs",
 }
 
 

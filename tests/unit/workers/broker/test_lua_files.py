@@ -13,7 +13,8 @@ from schemas.delivery import Cause, State
 from workers.broker import keys
 from workers.broker.results import Move, Settlement
 from workers.broker.rules import POOL_OF_RANK, RANKS_OF_POOL, Pool, Rules
-from workers.broker.scripts import LUA, NAMES, Scripts
+from workers.broker.runner import LUA
+from workers.broker.scripts import NAMES, Scripts
 
 HEADS = {"clock", "ledger"}
 """Not scripts: what stands at the head of each."""

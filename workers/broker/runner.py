@@ -1,0 +1,81 @@
+"""Runs Lua scripts: lua/<name>.lua behind a common head, loaded when Redis does not know it.
+
+The head: the table of names, the rules, the clock, lua/ledger.lua.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from schemas.context import Context
+from workers.broker import keys
+from workers.broker.client import Client
+from workers.broker.rules import Pool, Rules
+
+LUA = files("workers.broker") / "lua"
+
+
+class Runner:
+    """The scripts of these names on one connection. `clock_lua` is replaced by tests only: it defines `now_us()`."""
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, client: Client, rules: Rules | None = None, *, clock_lua: str | None = None) -> None:
+        self.client = client
+        head = [*keys.lua_names(), *(rules or Rules()).as_lua(), clock_lua or _read("clock"), _read("ledger")]
+        self._sources = {name: "\n".join((*head, _read(name))) for name in self.names}
+        self._shas = {
+            name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+            for name, source in self._sources.items()
+        }
+
+    async def _run_all(self, context: Context, name: str, calls: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        answers = await self._run_together(context, name, calls)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            # One was not there, so none was, and nothing was done.
+            await self.client.script_load(self._sources[name])
+            answers = await self._run_together(context, name, calls)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    async def _run_together(
+        self, context: Context, name: str, calls: Sequence[Sequence[str | bytes | int]]
+    ) -> list[Any]:
+        root = keys.of(context).root
+        async with self.client.pipeline(transaction=True) as pipe:
+            for arguments in calls:
+                pipe.execute_command("EVALSHA", self._shas[name], 1, root, *arguments)
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+        return answers
+
+    async def _run(self, context: Context, name: str, *arguments: str | bytes | int) -> Any:
+        root = keys.of(context).root
+        try:
+            return await self.client.execute_command("EVALSHA", self._shas[name], 1, root, *arguments)
+        except NoScriptError:
+            # Redis restarted or its scripts were flushed (HAZARDS.md S16). EVAL stores it again.
+            return await self.client.execute_command("EVAL", self._sources[name], 1, root, *arguments)
+
+
+def text(value: bytes | str) -> str:
+    """What a script answers, decoded."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def optional(value: int | None) -> str:
+    """An argument that may be left out."""
+    return "" if value is None else str(value)
+
+
+def pools(names: Sequence[bytes | str]) -> tuple[Pool, ...]:
+    """The pools to ring that a script answers."""
+    return tuple(Pool(text(name)) for name in names)
+
+
+def _read(name: str) -> str:
+    return (LUA / f"{name}.lua").read_text()

@@ -1,0 +1,37 @@
+"""The scripts of operators: dead letters, repairs. Each one typed coroutine of its script's name."""
+
+from schemas.context import Context
+from schemas.ids import AgentId, DeliveryId, MessageId
+from workers.broker.results import Redriven
+from workers.broker.runner import Runner, optional, text
+
+NAMES = ("redrive", "discard", "recount", "repair_agent", "repair_delivery", "repair_message")
+
+
+class UpkeepScripts(Runner):
+    """What puts right."""
+
+    async def redrive(self, context: Context, *, entry_id: str, ttl_ms: int | None) -> Redriven:
+        """Puts one dead letter back where it can be delivered; a second time finds none."""
+        status, next_look = await self._run(context, "redrive", entry_id, optional(ttl_ms))
+        return Redriven(text(status), int(next_look))
+
+    async def discard(self, context: Context, *, entry_id: str) -> str:
+        """Gives one dead letter up. `discarded` or `gone`."""
+        return text(await self._run(context, "discard", entry_id))
+
+    async def recount(self, context: Context, *, counter: str, drift: int) -> int:
+        """Mends one counter by what was found missing (or, below zero, too much); what it is now."""
+        return int(await self._run(context, "recount", counter, drift))
+
+    async def repair_agent(self, context: Context, *, agent: AgentId) -> int:
+        """Puts one agent where its mailbox says; when to look at the tenant again, 0 for never."""
+        return int(await self._run(context, "repair_agent", agent))
+
+    async def repair_delivery(self, context: Context, *, delivery_id: DeliveryId, agent: str) -> int:
+        """Puts one delivery where its ledger entry says; when to look at the tenant again, 0 for never."""
+        return int(await self._run(context, "repair_delivery", delivery_id, agent))
+
+    async def repair_message(self, context: Context, *, message_id: MessageId) -> int:
+        """Puts one message's record and lists right; when to look at the tenant again, 0 for never."""
+        return int(await self._run(context, "repair_message", message_id))
