@@ -35,6 +35,7 @@ CAUSES: dict[Cause, str] = {
     Cause.POISON: "several workers fell silent over it",
     Cause.OUTCOME_UNKNOWN: "nobody can tell whether the agent got it; a person has to look",
     Cause.BY_SENDER: "its sender took it back",
+    Cause.GATHERED: "the replies were gathered, and went on as one",
     Cause.DISCARDED: "somebody gave its dead letter up",
 }
 

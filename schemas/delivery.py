@@ -63,6 +63,7 @@ class Cause(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
     BY_SENDER = "by_sender"
     DISCARDED = "discarded"
+    GATHERED = "gathered"
 
 
 @dataclass(frozen=True, slots=True)

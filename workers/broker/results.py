@@ -32,6 +32,10 @@ class Move:
     expires_at_ms: int | None
     recipients: tuple[tuple[AgentId, tuple[str, ...]], ...]
     """Each agent with its teams."""
+    gather_want: int | None = None
+    """How many replies are enough; None: nothing is gathered."""
+    gather_within_ms: int | None = None
+    """After how long those that have come are enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,14 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The answer to a cancel: each delivery with `cancelled` or the state that it is in."""
+    """The answer to a cancel: each of some deliveries with `cancelled` or the state that it is in."""
 
     found: bool
     results: tuple[tuple[str, str], ...]
     next_look_ms: int = 0
     """Now, where what stood behind a cancelled delivery can go and nobody is on the way."""
+    go_on_at: int = 0
+    """The number of the delivery to go on with; 0: these were the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +150,23 @@ class Redriven:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The answer to a sweep: old claims to check against arq, and pools to ring."""
+    """The answer to a sweep: old claims to check against arq, gatherings to close, and pools to ring."""
 
     next_look_ms: int
     claims: tuple[tuple[Pool, str], ...]
+    gathers: tuple[MessageId, ...]
+    pools: tuple[Pool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """The answer to an expand."""
+
+    status: str
+    """moved, gone or lost."""
+    left: int
+    """How many recipients have no delivery yet."""
+    next_look_ms: int
     pools: tuple[Pool, ...]
 
 

@@ -1,7 +1,7 @@
 """Every Lua script and its one typed coroutine of the same name. Nothing else changes the ledger.
 
-The message's path stands here, what operators do in upkeep.py; runner.py runs them. The header of lua/<name>.lua
-names KEYS, ARGV and RETURNS; a test holds header and signature together.
+The message's path stands here, what goes to many in bulk.py, what operators do in upkeep.py; runner.py runs them.
+The header of lua/<name>.lua names KEYS, ARGV and RETURNS; a test holds header and signature together.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from schemas.context import Context
 from schemas.delivery import Cause
 from schemas.ids import AgentId, DeliveryId, MessageId
+from workers.broker.bulk import NAMES as BULK
+from workers.broker.bulk import BulkScripts
 from workers.broker.results import (
     Cancelled,
     Dispatched,
@@ -41,11 +43,12 @@ NAMES = (
     "cancel",
     "lift",
     "sweep",
+    *BULK,
     *UPKEEP,
 )
 
 
-class Scripts(UpkeepScripts):
+class Scripts(BulkScripts, UpkeepScripts):
     """Every script, on one connection."""
 
     names = NAMES
@@ -125,11 +128,11 @@ class Scripts(UpkeepScripts):
         """Claims a drain for one pool, whatever claim there was."""
         await self._run(context, "ring", pool, seed)
 
-    async def cancel(self, context: Context, *, message_id: MessageId) -> Cancelled:
-        """Takes a message back where no turn of it has begun."""
-        status, next_look, *rows = await self._run(context, "cancel", message_id)
+    async def cancel(self, context: Context, *, message_id: MessageId, first: int = 1) -> Cancelled:
+        """Takes a message back where no turn of it has begun: some of its deliveries, from the `first`th on."""
+        status, next_look, go_on, *rows = await self._run(context, "cancel", message_id, first)
         results = tuple((text(id_), text(result)) for id_, result in rows)
-        return Cancelled(text(status) == "found", results, int(next_look))
+        return Cancelled(text(status) == "found", results, int(next_look), int(go_on))
 
     async def lift(self, context: Context, *, cursor: int = 0) -> tuple[int, int]:
         """Lifts some of what rate windows hold; the next cursor, 0 at the end, and how many holds that were."""
@@ -138,9 +141,9 @@ class Scripts(UpkeepScripts):
 
     async def sweep(self, context: Context, *, seed: str, overflow_ms: int) -> Swept:
         """Looks after one tenant; bounded."""
-        next_look, claims, *rung = await self._run(context, "sweep", seed, overflow_ms)
+        next_look, claims, gathers, *rung = await self._run(context, "sweep", seed, overflow_ms)
         claimed = tuple((Pool(text(pool)), text(job)) for pool, job, _ in claims)
-        return Swept(int(next_look), claimed, pools(rung))
+        return Swept(int(next_look), claimed, tuple(text(one) for one in gathers), pools(rung))
 
 
 def _dispatch_arguments(owner: str, move: Move, seed: str) -> tuple[str | int, ...]:
@@ -154,6 +157,8 @@ def _dispatch_arguments(owner: str, move: Move, seed: str) -> tuple[str | int, .
         move.rank,
         optional(move.not_before_ms),
         optional(move.expires_at_ms),
+        optional(move.gather_want),
+        optional(move.gather_within_ms),
         seed,
         *(part for agent, teams in move.recipients for part in (agent, ",".join(teams))),
     )

@@ -19,7 +19,8 @@ from workers.mailbox.places import misplaced
 WITH_A_LETTER = {State.DEAD, State.UNKNOWN, State.REFUSED}
 LOOKS = 3
 PAUSE_SECONDS = 0.3
-_MESSAGE_STATES = {State.ACCEPTED, "open", "ended", State.REFUSED, State.CANCELLED}
+_MESSAGE_STATES = {State.ACCEPTED, "expanding", "open", "ended", State.REFUSED, State.CANCELLED}
+_ON_THE_STREAM = {State.ACCEPTED, "expanding"}
 _ENDS = {str(state) for state in State if state.is_final}
 
 
@@ -72,7 +73,10 @@ def _in_motion(ledgered: Ledgered, one: Finding) -> bool:
 def _broken(ledgered: Ledgered) -> Iterator[Finding]:
     """Records that cannot be read are named once, and then left out of everything."""
     for id_, fields in [*ledgered.messages.items()]:
-        numbers = ("open", "deliveries", "size") if fields.get("state") in {"open", "ended"} else ()
+        numbers: tuple[str, ...] = (
+            ("open", "deliveries", "size") if fields.get("state") in {"expanding", "open", "ended"} else ()
+        )
+        numbers += ("expanded",) if fields.get("state") == "expanding" else ()
         if why := _unreadable(fields, _MESSAGE_STATES, ("accepted_at", *numbers)):
             yield Finding("record", id_, f"the record of message {id_} {why}")
             del ledgered.messages[id_]
@@ -99,19 +103,36 @@ def _messages(ledgered: Ledgered) -> Iterator[Finding]:
         state, mine = fields["state"], owners[id_]
         still = sum(not State(ledgered.deliveries[one]["state"]).is_final for one in mine)
         on_the_stream = fields.get("entry") in ledgered.entries
-        if (state == State.ACCEPTED) != on_the_stream:
+        if (state in _ON_THE_STREAM) != on_the_stream:
             where = "is on the stream" if on_the_stream else "is not on the stream"
             yield Finding("message", id_, f"message {id_} is {state} and {where}")
-        if len(mine) != int(fields.get("deliveries") or 0):
-            said = fields.get("deliveries", 0)
-            yield Finding("message", id_, f"message {id_} has {len(mine)} deliveries; its record says {said}")
-        elif state in {"open", "ended"} and (len(mine) == 0 or still != int(fields["open"])):
+        made = int(fields.get("expanded" if state == "expanding" else "deliveries") or 0)
+        unmade = int(fields.get("deliveries") or 0) - made
+        if len(mine) != made:
+            yield Finding("message", id_, f"message {id_} has {len(mine)} deliveries; its record says {made}")
+        elif state in {"expanding", "open", "ended"} and (made + unmade == 0 or still + unmade != int(fields["open"])):
             said = fields["open"]
-            sentence = f"message {id_} has {still} open deliveries; its record says {said}"
+            sentence = f"message {id_} has {still + unmade} open deliveries; its record says {said}"
             yield Finding("message", id_, sentence, Mend.MESSAGE)
-        elif (state == "open") != bool(still):
+        elif (state in {"expanding", "open"}) != bool(still + unmade):
             sentence = f"message {id_} is {state} with {still} open deliveries"
             yield Finding("message", id_, sentence, Mend.MESSAGE)
+        yield from _tallies(ledgered, id_, mine)
+
+
+def _tallies(ledgered: Ledgered, id_: str, mine: list[str]) -> Iterator[Finding]:
+    """What a message to many says of its ends, and whether its replies are looked for."""
+    fields = ledgered.messages[id_]
+    ends = Counter(ledgered.deliveries[one]["state"] for one in mine)
+    for state in _ENDS if "many" in fields else ():
+        said = int(fields.get(f"n_{state}", 0))
+        if said != ends[state]:
+            sentence = f"message {id_} has {ends[state]} deliveries that are {state}; its record says {said}"
+            yield Finding("message", id_, sentence, Mend.MESSAGE)
+    gathering = "gather_want" in fields and "gathered_at" not in fields
+    if gathering != (id_ in ledgered.zset("gathers")) and "gathers" not in ledgered.mistyped:
+        what = "nobody looks for its replies" if gathering else "its replies are looked for"
+        yield Finding("message", id_, f"message {id_}: {what}", Mend.MESSAGE)
 
 
 def _lists(ledgered: Ledgered) -> Iterator[Finding]:
@@ -119,9 +140,10 @@ def _lists(ledgered: Ledgered) -> Iterator[Finding]:
     purgeable = {
         id_
         for id_, fields in ledgered.messages.items()
-        if fields["state"] not in {State.ACCEPTED, "open"} and "letters" not in fields
+        if fields["state"] not in {*_ON_THE_STREAM, "open"} and "letters" not in fields
     }
-    for name, expected in (("messages", set(ledgered.messages)), ("ended", purgeable)):
+    bulks = {id_ for id_ in ledgered.zset("bulks") if id_ in ledgered.messages}
+    for name, expected in (("messages", set(ledgered.messages)), ("ended", purgeable), ("bulks", bulks)):
         if name in ledgered.mistyped:
             continue
         listed = set(ledgered.zset(name))
@@ -162,10 +184,22 @@ def _without_letters(ledgered: Ledgered, of: set[str]) -> Iterator[Finding]:
 
 
 def _counters(ledgered: Ledgered) -> Iterator[Finding]:
-    """By the states at the end of the reading: the records', and what the events since then say."""
+    """By the states at the end of the reading: the records', and what the events since then say.
+
+    While a bulk send is expanded no event says how many of its recipients are accepted and not yet made: then what
+    counts them is not judged.
+    """
     if not {"counters", "events"}.isdisjoint(ledgered.mistyped):
         return
     counters = ledgered.hash("counters")
+    expanding = {id_ for id_, fields in ledgered.messages.items() if fields["state"] == "expanding"}
+    if counters.get("expanding", "0") != "0" or expanding:
+        if not expanding and not ledgered.touched_messages:
+            said = counters["expanding"]
+            yield Finding(
+                "counter", "expanding", f"counter expanding is {said}; the ledger has 0", Mend.COUNTER, drift=-int(said)
+            )
+        return
     deliveries = {**ledgered.states(), **ledgered.touched_deliveries}
     states = Counter(deliveries.values())
     whole = {id_: fields["state"] for id_, fields in ledgered.messages.items()}

@@ -20,7 +20,10 @@ from workers.broker.keys import TENANT_NAMES, Name
 PAGE = 500
 ENTRIES = 50
 """Entries of a stream at a time: each may be large."""
-STRUCTURE = ("counters", "later", "expiries", "leases", "holders", "holds", "messages", "ended", "tenant", "rung")
+STRUCTURE = (
+    *("counters", "later", "expiries", "leases", "holders", "holds"),
+    *("messages", "ended", "bulks", "gathers", "tenant", "rung"),
+)
 """What is read whole in one transaction, with the mailboxes and ready marks."""
 
 Fields = dict[str, str]
@@ -44,6 +47,8 @@ class Ledgered:
     mailboxes: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     """Each in the order in which it would be taken, aging aside."""
     ready: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    aside: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    """By message: what was set aside while it is paused."""
     other: dict[str, Any] = field(default_factory=dict)
     entries: set[str] = field(default_factory=set)
     """The ids of what stands on the stream."""
@@ -162,7 +167,7 @@ async def _structure(
         asked += [
             ("ready", rank) for rank in sorted(ranks) if TENANT_NAMES["ready"].suffix + rank not in ledgered.mistyped
         ]
-        asked += [("mailbox", agent) for agent in found.get("mailbox", [])]
+        asked += [(name, id_) for name in ("mailbox", "aside") for id_ in found.get(name, [])]
         for name, id_ in asked:
             _ask(pipe, TENANT_NAMES[name].type, root + TENANT_NAMES[name].suffix + id_)
         if names.events.removeprefix(root) not in ledgered.mistyped:
@@ -174,6 +179,8 @@ async def _structure(
             ledgered.mailboxes[id_] = _zset(answer)
         elif name == "ready":
             ledgered.ready[id_] = _zset(answer)
+        elif name == "aside":
+            ledgered.aside[id_] = _zset(answer)
         elif name == "events":
             _touch(ledgered, answer)
         else:

@@ -1,7 +1,7 @@
 """The audit's second half: each delivery and agent is where it will be found. Pure, over one reading."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from schemas.delivery import State
 from schemas.envelope import PRIORITY_OF_RANK
@@ -37,17 +37,23 @@ def _mailboxes(ledgered: Ledgered) -> Iterator[Finding]:
             else:
                 continue
             yield Finding("mailbox", delivery, sentence, Mend.DELIVERY, agent=agent)
+    yield from _waiting(ledgered, boxed)
+
+
+def _waiting(ledgered: Ledgered, boxed: Mapping[str, list[str]]) -> Iterator[Finding]:
+    """What waits is in one place: a mailbox, before its time, or set aside."""
     later = {member[2:] for member in ledgered.zset("later") if member.startswith("d:")}
+    aside = Counter(delivery for members in ledgered.aside.values() for delivery, _ in members)
     for delivery, fields in ledgered.deliveries.items():
-        places = len(boxed[delivery]) + (delivery in later)
+        places = len(boxed.get(delivery, ())) + (delivery in later) + aside[delivery]
         if fields["state"] == State.WAITING and places != 1:
             where = "in no mailbox and not before a time" if not places else f"in {places} places"
             yield Finding("mailbox", delivery, f"delivery {delivery} waits {where}", Mend.DELIVERY)
-    for delivery in later:
-        fields = ledgered.deliveries.get(delivery)
-        if fields is None or fields["state"] != State.WAITING:
-            state = fields["state"] if fields else "not there"
-            yield Finding("later", delivery, f"delivery {delivery} is {state}, and to become ready", Mend.DELIVERY)
+    for where, deliveries in (("to become ready", later), ("set aside", aside)):
+        for delivery in deliveries:
+            state = ledgered.deliveries.get(delivery, {}).get("state", "not there")
+            if state != State.WAITING:
+                yield Finding("later", delivery, f"delivery {delivery} is {state}, and {where}", Mend.DELIVERY)
 
 
 def _leases(ledgered: Ledgered) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ if known[1] == dead.state then
   event(message, delivery, agent, dead.state, 'discarded')
 end
 local whole = redis.call('HMGET', key('message', message), 'state', 'letters')
-if whole[1] and whole[1] ~= 'accepted' and whole[1] ~= 'open' and not whole[2] then
+if whole[1] and whole[1] ~= 'accepted' and whole[1] ~= 'expanding' and whole[1] ~= 'open' and not whole[2] then
   redis.call('ZADD', key('ended'), digits(NOW + KEPT_MS), message)
 end
 return 'discarded'

@@ -145,7 +145,7 @@ local function next_look()
   local function consider(at)
     if at and at > 0 and (soonest == 0 or at < soonest) then soonest = at end
   end
-  for _, name in ipairs({'later', 'leases', 'expiries', 'ended'}) do
+  for _, name in ipairs({'later', 'leases', 'expiries', 'ended', 'gathers'}) do
     local first = redis.call('ZRANGE', key(name), 0, 0, 'WITHSCORES')
     consider(tonumber(first[2]))
   end
@@ -170,7 +170,7 @@ end
 local function message_ended(message)
   local record = key('message', message)
   count('bytes', -tonumber(redis.call('HGET', record, 'size') or 0))
-  redis.call('HSET', record, 'ended_at', digits(NOW))
+  redis.call('HSET', record, 'state', 'ended', 'ended_at', digits(NOW))
   if redis.call('HGET', record, 'letters') == false then
     redis.call('ZADD', key('ended'), digits(NOW + KEPT_MS), message)
   end
@@ -203,6 +203,17 @@ local function drop_letter(id, message)
   if redis.call('HINCRBY', record, 'letters', -1) <= 0 then redis.call('HDEL', record, 'letters') end
 end
 
+-- A message to many keeps count of how its deliveries ended, and is looked at once enough replies have come.
+local function tally(message, state, by, open)
+  local record = key('message', message)
+  local known = redis.call('HMGET', record, 'many', 'gather_want', 'gathered_at')
+  if not known[1] then return end
+  local number = redis.call('HINCRBY', record, 'n_' .. state, by)
+  if known[2] and not known[3] and (open == 0 or (state == 'delivered' and number >= tonumber(known[2]))) then
+    redis.call('ZADD', key('gathers'), digits(NOW), message)
+  end
+end
+
 -- Ends a delivery. The caller has taken it out of whatever held it but the mailbox, and refreshes the agent.
 local function finish(delivery, agent, from, state, cause, detail)
   local record, message = key('delivery', delivery), message_of(delivery)
@@ -213,16 +224,16 @@ local function finish(delivery, agent, from, state, cause, detail)
   redis.call('ZREM', key('mailbox', agent), delivery)
   redis.call('ZREM', key('expiries'), delivery)
   redis.call('ZREM', key('later'), 'd:' .. delivery)
+  redis.call('ZREM', key('aside', message), delivery)
   count(from, -1)
   count(state, 1)
   event(message, delivery, agent, state, cause)
   if state == 'dead' or state == 'unknown' or state == 'refused' then
     letter(message, delivery, state, cause, detail, known[2] or 0, '')
   end
-  if redis.call('HINCRBY', key('message', message), 'open', -1) == 0 then
-    redis.call('HSET', key('message', message), 'state', 'ended')
-    message_ended(message)
-  end
+  local open = redis.call('HINCRBY', key('message', message), 'open', -1)
+  tally(message, state, 1, open)
+  if open == 0 then message_ended(message) end
 end
 
 -- Back to the mailbox, in its old place.
@@ -298,6 +309,80 @@ local function reap_leases(limit)
     refresh(agent)
   end
   return #overdue
+end
+
+-- Makes one delivery of a message: in its agent's mailbox, or waiting for its time.
+local function deliver(message, number, agent, teams, rank, arrival, due, expires_at)
+  local delivery = message .. ':' .. number
+  local record = key('delivery', delivery)
+  local score = digits(rank * RANK_WIDTH + arrival)
+  local cause = due > NOW and 'not_before' or ''
+  redis.call('HSET', record, 'state', 'waiting', 'agent', agent, 'score', score, 'cause', cause,
+    'history', history_with('', 'waiting', cause))
+  if teams ~= '' then redis.call('HSET', record, 'teams', teams) end
+  count('waiting', 1)
+  event(message, delivery, agent, 'waiting', cause)
+  if expires_at ~= '' then redis.call('ZADD', key('expiries'), expires_at, delivery) end
+  if due > NOW then
+    redis.call('HSET', record, 'due', digits(due))
+    redis.call('ZADD', key('later'), digits(due), 'd:' .. delivery)
+  else
+    redis.call('ZADD', key('mailbox', agent), score, delivery)
+    refresh(agent)
+  end
+  return delivery
+end
+
+-- Replies of this message are gathered: until so many have come, or until a time after its acceptance.
+local function begin_gathering(message, entry_id, want, within)
+  if not want then return end
+  local record = key('message', message)
+  redis.call('HSET', record, 'many', 1, 'gather_want', math.min(want, tonumber(redis.call('HGET', record, 'deliveries'))))
+  redis.call('ZADD', key('gathers'), digits(tonumber(string.match(entry_id, '^(%d+)')) + within), message)
+end
+
+-- The next so many arrivals: the first of them. Later than all before, whatever the clock does.
+local function arrivals(number)
+  local first = math.max(NOW_US, tonumber(redis.call('HGET', key('counters'), 'arrival') or 0) + 1)
+  redis.call('HSET', key('counters'), 'arrival', digits(first + number - 1))
+  return first
+end
+
+-- Whether this dispatcher may move this entry of the stream to so many recipients: counts it in, and makes its record.
+-- Answers nothing where it may, else lost, gone, full, duplicate or conflict, or `expanding` where its recipients are
+-- known already. What was counted at the publish may differ from what the dispatcher counts.
+local function admit(owner, entry_id, message, digest, envelope, size, expires_at, recipients, state)
+  if redis.call('GET', key('dispatcher')) ~= owner then return 'lost' end
+  if #redis.call('XRANGE', key('tasks'), entry_id, entry_id) == 0 then return 'gone' end
+  -- Once one did not fit, smaller ones behind it must not overtake it.
+  if held_until('>') > 0 then return 'full' end
+  local record = key('message', message)
+  local known = redis.call('HMGET', record, 'digest', 'entry', 'state', 'size')
+  if known[1] and (known[2] ~= entry_id or known[3] ~= 'accepted') then
+    if known[1] ~= digest then return 'conflict' end
+    if known[2] == entry_id and known[3] == 'expanding' then return 'expanding' end
+    redis.call('XDEL', key('tasks'), entry_id)
+    return 'duplicate'
+  end
+  local accepted_at = string.match(entry_id, '^(%d+)')
+  if known[1] then
+    count('accepted', -1)
+    count('bytes', size - tonumber(known[4] or 0))
+  else
+    local bytes = tonumber(redis.call('HGET', key('counters'), 'bytes') or 0)
+    local room = tonumber(redis.call('HGET', key('tenant'), 'max_bytes') or 0)
+    if bytes > 0 and bytes + size > room then
+      hold('>', NOW + FULL_PAUSE_MS, 'full')
+      return 'full'
+    end
+    count('bytes', size)
+    redis.call('ZADD', key('messages'), accepted_at, message)
+    event(message, '', '', 'accepted', '')
+  end
+  redis.call('HSET', record, 'digest', digest, 'accepted_at', accepted_at, 'entry', entry_id, 'state', state,
+    'size', size, 'envelope', envelope, 'deliveries', recipients, 'open', recipients, 'expires_at', expires_at)
+  if recipients > 1 then redis.call('HSET', record, 'many', 1) end
+  return nil
 end
 
 -- Puts a message on the stream with its record, unless its id is known. Returns `accepted`, `duplicate` or

@@ -44,6 +44,7 @@ end
 local function reopen()
   local record = key('message', message)
   redis.call('HINCRBY', record, 'open', 1)
+  tally(message, dead.state, -1)
   if known[1] == 'ended' then
     redis.call('HSET', record, 'state', 'open')
     redis.call('HDEL', record, 'ended_at')
@@ -60,9 +61,7 @@ local function to_the_mailbox()
   if expires_at and expires_at <= NOW then return 'expired' end
   if known[1] == 'ended' and not fits() then return 'full' end
 
-  local arrival = math.max(NOW_US, tonumber(redis.call('HGET', key('counters'), 'arrival') or 0) + 1)
-  redis.call('HSET', key('counters'), 'arrival', digits(arrival))
-  local score = digits(math.floor(tonumber(one[3]) / RANK_WIDTH) * RANK_WIDTH + arrival)
+  local score = digits(math.floor(tonumber(one[3]) / RANK_WIDTH) * RANK_WIDTH + arrivals(1))
   redis.call('HSET', record, 'state', 'waiting', 'cause', 'redriven', 'detail', '', 'score', score, 'attempt', 0,
     'epoch', tonumber(one[4] or 1) + 1, 'history', history_with(one[5], 'waiting', 'redriven'))
   redis.call('HDEL', record, 'crashes', 'fate', 'opened_at', 'run', 'delivered_at', 'ended_at', 'due')

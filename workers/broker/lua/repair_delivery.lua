@@ -20,6 +20,7 @@ if state == 'running' then
   end
 elseif state == 'waiting' then
   local due = redis.call('ZSCORE', key('later'), 'd:' .. delivery)
+    or redis.call('ZSCORE', key('aside', message_of(delivery)), delivery)
   if due then
     redis.call('ZREM', key('mailbox', own), delivery)
   else
@@ -28,6 +29,7 @@ elseif state == 'waiting' then
 end
 if state ~= 'waiting' then
   redis.call('ZREM', key('later'), 'd:' .. delivery)
+  redis.call('ZREM', key('aside', message_of(delivery)), delivery)
 end
 local expires_at = state == 'waiting' and known[4] ~= 'open' and expires_of(delivery)
 if expires_at then

@@ -3,25 +3,37 @@
 -- ARGV: message_id
 -- RETURNS: next_look_ms
 local message = ARGV[1]
+local ENDS = {'delivered', 'expired', 'refused', 'dead', 'cancelled', 'unknown'}
 local record = key('message', message)
-local known = redis.call('HMGET', record, 'state', 'deliveries', 'accepted_at', 'letters')
+local known = redis.call('HMGET', record, 'state', 'deliveries', 'accepted_at', 'letters', 'many', 'gather_want',
+  'gathered_at')
 
 if known[1] then
   redis.call('ZADD', key('messages'), known[3], message)
 else
   redis.call('ZREM', key('messages'), message)
+  redis.call('ZREM', key('bulks'), message)
+end
+if known[6] and not known[7] then
+  redis.call('ZADD', key('gathers'), 'NX', digits(NOW), message)
+else
+  redis.call('ZREM', key('gathers'), message)
 end
 local state = known[1]
 if state == 'open' or state == 'ended' then
-  local open = 0
+  local open, ends = 0, {}
   for number = 1, tonumber(known[2] or 0) do
     local one = redis.call('HGET', key('delivery', message .. ':' .. number), 'state')
-    if one == 'waiting' or one == 'running' then open = open + 1 end
+    if one == 'waiting' or one == 'running' then open = open + 1 elseif one then ends[one] = (ends[one] or 0) + 1 end
+  end
+  for _, ended in ipairs(ENDS) do
+    redis.call('HDEL', record, 'n_' .. ended)
+    if known[5] and ends[ended] then redis.call('HSET', record, 'n_' .. ended, ends[ended]) end
   end
   state = open > 0 and 'open' or 'ended'
   redis.call('HSET', record, 'open', open, 'state', state)
 end
-if not state or state == 'accepted' or state == 'open' or known[4] then
+if not state or state == 'accepted' or state == 'expanding' or state == 'open' or known[4] then
   redis.call('ZREM', key('ended'), message)
 else
   redis.call('ZADD', key('ended'), 'NX', digits(NOW + KEPT_MS), message)

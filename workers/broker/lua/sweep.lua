@@ -2,8 +2,8 @@
 -- ended long ago, and claims drains. Bounded: what is left shows in next_look_ms.
 -- KEYS: the tenant's root
 -- ARGV: seed overflow_ms
--- RETURNS: {next_look_ms, {pool, job id, age_ms}..., pools to ring...}; the first kind are claims older than
---   overflow_ms, for the caller to check against arq
+-- RETURNS: {next_look_ms, {{pool, job id, age_ms}...}, {message id...}, pools to ring...}; the first kind are claims
+--   older than overflow_ms, for the caller to check against arq; the second, gatherings to close
 local seed, overflow_ms = ARGV[1], tonumber(ARGV[2])
 
 local function purge(limit)
@@ -16,6 +16,7 @@ local function purge(limit)
     redis.call('DEL', key('message', message))
     redis.call('ZREM', key('messages'), message)
     redis.call('ZREM', key('ended'), message)
+    redis.call('ZREM', key('bulks'), message)
   end
   return #old
 end
@@ -39,4 +40,5 @@ if #claims > 0 then
   end
 end
 local pools = ring_up(seed)
-return {digits(next_look()), claims, unpack(pools)}
+local gathers = redis.call('ZRANGEBYSCORE', key('gathers'), '-inf', digits(NOW), 'LIMIT', 0, PER_STEP)
+return {digits(next_look()), claims, gathers, unpack(pools)}

@@ -42,7 +42,7 @@ local function charge(scope, allowed)
   redis.call('PEXPIRE', key('rate', scope), RATE_WINDOW_MS + 1000)
 end
 
-local function lease(agent, delivery, teams)
+local function lease(agent, delivery, teams, expires_at)
   local record = key('delivery', delivery)
   local known = redis.call('HMGET', record, 'attempt', 'epoch', 'fate', 'opened_at', 'run', 'history')
   local token = redis.call('HINCRBY', key('counters'), 'fence', 1)
@@ -62,9 +62,18 @@ local function lease(agent, delivery, teams)
   for team in string.gmatch(teams, '[^,]+') do charge('team:' .. team, team_per_minute) end
   refresh(agent)
   local message = redis.call('HMGET', key('message', message_of(delivery)), 'envelope', 'accepted_at')
-  local expires_at = expires_of(delivery)
   return {delivery, agent, token, attempt, epoch, known[3] == 'open' and 1 or 0, opened_at, known[5] or '',
     expires_at and digits(expires_at) or '', message[2] or '0', message[1] or ''}
+end
+
+-- Out of the mailbox until its message is resumed.
+local function set_aside(delivery, agent)
+  local record = key('delivery', delivery)
+  redis.call('ZREM', key('mailbox', agent), delivery)
+  redis.call('ZADD', key('aside', message_of(delivery)), digits(NOW), delivery)
+  redis.call('HSET', record, 'cause', 'paused', 'history',
+    history_with(redis.call('HGET', record, 'history'), 'waiting', 'paused'))
+  event(message_of(delivery), delivery, agent, 'waiting', 'paused')
 end
 
 -- Takes the agent's next delivery, or puts the agent where its time will find it.
@@ -74,10 +83,16 @@ local function try(agent)
     refresh(agent)
     return nil
   end
-  local known = redis.call('HMGET', key('delivery', delivery), 'fate', 'teams')
-  local expires_at = expires_of(delivery)
+  local known = redis.call('HMGET', key('delivery', delivery), 'fate', 'teams', 'expires_at')
+  local message = redis.call('HMGET', key('message', message_of(delivery)), 'expires_at', 'paused')
+  local expires_at = tonumber(known[3] or message[1] or '')
   if expires_at and expires_at <= NOW and known[1] ~= 'open' then
     finish(delivery, agent, 'waiting', 'expired', 'ttl', '')
+    refresh(agent)
+    return nil
+  end
+  if message[2] and known[1] ~= 'open' then
+    set_aside(delivery, agent)
     refresh(agent)
     return nil
   end
@@ -93,7 +108,7 @@ local function try(agent)
     refresh(agent)
     return nil
   end
-  return lease(agent, delivery, teams)
+  return lease(agent, delivery, teams, expires_at)
 end
 
 promote_due(PER_STEP)

@@ -120,8 +120,18 @@ GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
     "take": ({"owner": "o", "pool": Pool.BULK, "limit": 1, "lease_ms": 2}, [b"1", 0, b"0"]),
     "record_run": ({"delivery_id": "d", "agent": "a", "token": 1, "run_id": "r"}, 1),
     "ring": ({"pool": Pool.BULK, "seed": "s"}, 1),
-    "cancel": ({"message_id": "m"}, [b"not_found", b"0"]),
-    "sweep": ({"seed": "s", "overflow_ms": 1}, [b"0", []]),
+    "cancel": ({"message_id": "m", "first": 1}, [b"not_found", b"0", 0]),
+    "sweep": ({"seed": "s", "overflow_ms": 1}, [b"0", [], []]),
+    "expand": (
+        {"owner": "o", "entry_id": "e", "message_id": "m", "limit": 1, "seed": "s"},
+        [b"moved", 0, b"0"],
+    ),
+    "pause": ({"message_id": "m"}, b"paused"),
+    "resume": ({"message_id": "m"}, [b"resumed", b"0"]),
+    "gather": (
+        {"message_id": "m", "forward_id": "r", "forward_digest": "d", "forward_envelope": "e"},
+        [b"gathered", b"0"],
+    ),
     "redrive": ({"entry_id": "e", "ttl_ms": 1}, [b"gone", b"0"]),
     "discard": ({"entry_id": "e"}, b"gone"),
     "recount": ({"counter": "waiting", "drift": -1}, b"0"),
@@ -167,11 +177,11 @@ async def test_settlements_travel_in_the_order_of_the_header() -> None:
 
 
 def test_moves_travel_in_the_order_of_the_header() -> None:
-    move = Move("e", "m", "d", "env", 1, 2, 3, None, (("a", ("x", "y")), ("b", ())))
+    move = Move("e", "m", "d", "env", 1, 2, 3, None, (("a", ("x", "y")), ("b", ())), 4, 5)
     from workers.broker.scripts import _dispatch_arguments  # noqa: PLC0415  # its only reader here
 
     assert _dispatch_arguments("o", move, "s") == (
-        *("o", "e", "m", "d", "env", 1, 2, "3", "", "s"),
+        *("o", "e", "m", "d", "env", 1, 2, "3", "", "4", "5", "s"),
         *("a", "x,y", "b", ""),
     )
 
