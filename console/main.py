@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from console.commands import audit, cancel, dead, demo, describe, doctor, get, sandbox, schema, send, services, tenant
+from console.commands import (
+    audit,
+    cancel,
+    dead,
+    demo,
+    describe,
+    doctor,
+    get,
+    replies,
+    sandbox,
+    schema,
+    send,
+    services,
+    tenant,
+)
 from console.exits import EPILOG, is_expected, report
 
 app = typer.Typer(
@@ -21,7 +35,7 @@ app = typer.Typer(
         "[bold]postroom send[/bold] uses it."
     ),
 )
-for group in (demo, services, send, get, describe, cancel, tenant, dead, audit, doctor, schema, sandbox):
+for group in (demo, services, send, get, replies, describe, cancel, tenant, dead, audit, doctor, schema, sandbox):
     group.register(app)
 
 

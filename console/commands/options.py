@@ -27,6 +27,23 @@ size = _checked(parse_size)
 when = _checked(lambda text: parse_when(text, datetime.now(UTC)))
 since = _checked(lambda text: parse_since(text, datetime.now(UTC)))
 
+
+def reply_address(text: str) -> dict[str, str]:
+    """An address that can take a reply, as people type it: `researcher`, `team:editorial/lead`, `stream:crm`.
+
+    An agent whose name begins like one of the others is told from it by `agent:`.
+    """
+    form, colon, name = text.partition(":")
+    match form if colon else "":
+        case "team":
+            team, slash, role = name.partition("/")
+            return {"team": team, "role": role} if slash else {"team": team}
+        case "agent" | "stream" | "queue":
+            return {form: name}
+        case _:
+            return {"agent": text}
+
+
 TenantOption = Annotated[
     str | None, typer.Option("--tenant", "-t", help="The tenant; POSTROOM_TENANT says it for all commands.")
 ]

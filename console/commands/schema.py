@@ -4,11 +4,13 @@
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 from console.commands.options import JsonOption
 from console.output import print_json
 from schemas.envelope import Envelope
 from schemas.receipt import Receipt
+from schemas.reply import Reply
 
 HELP = """Print the JSON Schema of an envelope: what stands in the `message` field of a stream's entry.
 
@@ -17,6 +19,8 @@ HELP = """Print the JSON Schema of an envelope: what stands in the `message` fie
   postroom schema > envelope.schema.json
 
   postroom schema --receipt
+
+  postroom schema --reply     (what stands on the stream or queue of a message's reply_to)
 """
 
 
@@ -27,6 +31,10 @@ def register(app: typer.Typer) -> None:
 
 def schema(
     receipt: Annotated[bool, typer.Option("--receipt", help="The schema of a receipt instead.")] = False,
+    reply: Annotated[bool, typer.Option("--reply", help="The schema of what a reply's reader gets instead.")] = False,
     as_json: JsonOption = False,  # noqa: ARG001  # it is JSON in any case
 ) -> None:
-    print_json(Receipt.model_json_schema() if receipt else Envelope.model_json_schema())
+    if receipt and reply:
+        raise typer.BadParameter("give --receipt or --reply, not both")
+    shown: type[BaseModel] = Receipt if receipt else Reply if reply else Envelope
+    print_json(shown.model_json_schema())

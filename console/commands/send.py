@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from console.addresses import this_command
-from console.commands.options import JsonOption, TenantOption, duration, when
+from console.commands.options import JsonOption, TenantOption, duration, reply_address, when
 from console.exits import Code
 from console.output import err, print_json, print_text, safe, state_text
 from console.session import run, session
@@ -33,6 +33,8 @@ Without --wait it prints the message's id as soon as the message is kept; with -
   postroom send writer "Draft the notes" -t acme --priority urgent --expires-in 10m
 
   cat report.txt | postroom send editor - -t acme --id report-7 --reply-to writer
+
+  postroom send researcher "Look into it" -t acme --reply-to stream:crm     (read by `postroom get replies`)
 
   postroom send support "Good morning" -t acme --not-before 2026-01-31T09:00
 """
@@ -59,7 +61,10 @@ def send(
     message_id: Annotated[
         str | None, typer.Option("--id", help="Your own id: the same id and body is accepted once.")
     ] = None,
-    reply_to: Annotated[str | None, typer.Option(help="Send the reply on to this agent.")] = None,
+    reply_to: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="Send the reply on: AGENT, team:NAME[/ROLE], stream:NAME or queue:NAME."),
+    ] = None,
     conversation: Annotated[str | None, typer.Option(help="A conversation of the agent.")] = None,
     on_unknown: Annotated[
         OnUnknown, typer.Option(help="What to do when nobody can tell whether the agent got it.")
@@ -78,7 +83,7 @@ def send(
         "priority": priority,
         "expires_in": expires_in,
         "not_before": not_before,
-        "reply_to": reply_to,
+        "reply_to": reply_address(reply_to) if reply_to else None,
         "conversation": conversation,
         "on_unknown": on_unknown,
         "metadata": dict(_pair(one) for one in metadata or []),

@@ -188,10 +188,48 @@ def test_every_option_of_send_stands_in_the_envelope(cli: Cli) -> None:
     assert envelope["sender"].startswith("cli:")
 
 
+@pytest.mark.parametrize("place", ["stream", "queue"])
+def test_replies_to_a_stream_or_a_queue_are_read_and_stay(cli: Cli, place: str) -> None:
+    where = ("--reply-to", f"{place}:crm")
+    nothing = cli("get", "replies", f"--{place}", "crm", "-t", "acme")
+    assert (nothing.code, nothing.out) == (0, "")
+    assert "--reply-to" in nothing.err
+    delivered = cli("send", "acme-researcher", "Topic: tea", "-t", "acme", "--wait", "--json", *where).json
+    refused = cli("send", "nobody-here", "x", "-t", "acme", "--wait", "--json", *where).json["message_id"]
+
+    for _ in range(2):
+        second, first = cli("get", "replies", f"--{place}", "crm", "-t", "acme", "--json").json
+        assert (first["message_id"], first["state"]) == (delivered["message_id"], "delivered")
+        assert first["text"] == delivered["deliveries"][0]["reply"]
+        assert first["agent_name"] == "acme-researcher"
+        assert (second["id"], second["cause"]) == (refused, "unknown_agent")
+    table = cli("get", "replies", f"--{place}", "crm", "-t", "acme").out
+    assert "Findings on tea" in table
+    assert "the tenant has no such agent" in table
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("team:editorial", {"team": "editorial"}),
+        ("team:editorial/lead", {"team": "editorial", "role": "lead"}),
+        ("agent:team:odd", {"agent": "team:odd"}),
+        ("a:b", {"agent": "a:b"}),
+    ],
+)
+def test_reply_to_takes_an_address_in_one_line(cli: Cli, given: str, meant: dict[str, str]) -> None:
+    id_ = cli("send", "acme-writer", "x", "-t", "acme", "--not-before", "+10m", "--reply-to", given).out.strip()
+    assert cli("describe", "message", id_, "-t", "acme", "--json").json["envelope"]["reply_to"] == meant
+    cli("cancel", id_, "-t", "acme")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (("send", "acme-writer", "x", "-t", "nobody"), 4, "there is no tenant 'nobody'"),
+        (("send", "acme-writer", "x", "-t", "acme", "--reply-to", "stream:a b"), 3, "reply_to.stream"),
+        (("get", "replies", "-t", "acme"), 2, "--stream NAME or --queue NAME"),
+        (("get", "replies", "-t", "acme", "--stream", "a b"), 2, "cannot be a name"),
         (("send", "acme-writer", "x", "-t", "Not A Tenant"), 4, "there is no tenant"),
         (("send", "acme-writer", "x"), 2, "registered: acme, globex"),
         (("send", "acme-writer", "", "-t", "acme"), 3, "content is empty"),
@@ -370,6 +408,8 @@ def test_a_wrong_setting_is_named(alone: Cli) -> None:
 def test_schema_is_what_is_on_the_wire(alone: Cli) -> None:
     assert {"to", "content", "priority"} <= set(alone("schema").json["properties"])
     assert "deliveries" in alone("schema", "--receipt").json["properties"]
+    assert {"delivery_id", "text"} <= set(alone("schema", "--reply").json["properties"])
+    assert alone("schema", "--reply", "--receipt").code == 2
 
 
 def test_a_second_up_in_the_same_folder_is_refused(up: Up) -> None:

@@ -48,10 +48,15 @@ class Ledger:
         await self.client.sadd(keys.tenants(), self.context.tenant)
         assert await self.scripts.hold_stream(self.context, owner=OWNER, lease_ms=600_000)
 
-    async def publish(self, message_id: str, content: str = "hello") -> str:
+    async def publish(self, message_id: str, content: str = "hello", *, answers: str = "") -> str:
         envelope = f'{{"id":"{message_id}","content":"{content}"}}'
         answer = await self.scripts.publish(
-            self.context, message_id=message_id, digest=content, envelope=envelope, size=len(content)
+            self.context,
+            message_id=message_id,
+            digest=content,
+            envelope=envelope,
+            size=len(content),
+            answers=answers,
         )
         return answer.status
 
@@ -69,6 +74,7 @@ class Ledger:
         teams: tuple[str, ...] = (),
         seed: str = "seed",
         content: str = "hello",
+        answers: str = "",
     ) -> Dispatched:
         move = Move(
             entry_id=await self.entry_of(message_id),
@@ -80,17 +86,23 @@ class Ledger:
             not_before_ms=None if not_before_in_ms is None else self.time.now_ms + not_before_in_ms,
             expires_at_ms=None if expires_in_ms is None else self.time.now_ms + expires_in_ms,
             recipients=tuple((agent, teams) for agent in agents or (agent_id(1),)),
+            answers=answers,
         )
         return await self.scripts.dispatch(self.context, owner=OWNER, move=move, seed=seed)
 
     async def send(
-        self, message_id: str, *agents: str, priority: Priority = Priority.NORMAL, **options: int
+        self,
+        message_id: str,
+        *agents: str,
+        priority: Priority = Priority.NORMAL,
+        answers: str = "",
+        **options: int,
     ) -> Dispatched:
         """Publish and dispatch."""
         assert await self.publish(message_id) == "accepted"
         # One microsecond later than the last one, as on a clock that moves.
         await self.time.advance(ms=0.001)
-        return await self.dispatch(message_id, *agents, priority=priority, **options)  # type: ignore[arg-type]
+        return await self.dispatch(message_id, *agents, priority=priority, answers=answers, **options)  # type: ignore[arg-type]
 
     async def take(self, limit: int = 10, *, pool: Pool = Pool.STANDARD, owner: str = "worker-1") -> TakenBatch:
         return await self.scripts.take(self.context, owner=owner, pool=pool, limit=limit, lease_ms=15_000)

@@ -28,6 +28,7 @@ class BulkScripts(Runner):
                 optional(move.expires_at_ms),
                 optional(move.gather_want),
                 optional(move.gather_within_ms),
+                move.answers,
                 *(f"{agent}|{','.join(teams)}" for agent, teams in move.recipients),
             )
         )

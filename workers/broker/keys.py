@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from schemas.context import Context
 from schemas.envelope import PRIORITY_OF_RANK
-from schemas.ids import AgentId, DeliveryId, MessageId, TenantId
+from schemas.ids import AgentId, DeliveryId, MessageId, TeamName, TenantId
 
 PREFIX = "postroom:"
 
@@ -55,8 +55,8 @@ TENANT_NAMES: dict[str, Name] = {
     "gathers": Name("gathers", "zset", "dispatch, gather", "until gathered", "messages whose replies are gathered, by the time to look"),
     "parked": Name("parked", "hash", "park, unpark, settle", "until unparked", "agent to `at_ms|by|why`"),
     "failures": Name("failures", "hash", "settle", "until it answers", "agent to how many of its messages in a row ended dead"),
-    "out": Name("out:", "stream", "settle, gather", "capped by age", "replies for readers that are no agents"),
-    "callback": Name("callback:", "list", "settle, gather", "until popped", "the same, each for one reader"),
+    "out": Name("out:", "stream", "any script", "capped by age", "replies and other ends, for readers that are no agents"),
+    "callback": Name("callback:", "list", "any script", "until popped, or nothing came for as long as receipts are kept", "the same, each for one reader"),
     "dispatcher": Name("dispatcher", "string", "hold_stream", "lease", "the dispatcher that owns this stream"),
 }  # fmt: skip
 
@@ -127,6 +127,12 @@ class TenantKeys:
     @property
     def dead(self) -> str:
         return self._name("dead")
+
+    def out(self, stream: TeamName) -> str:
+        return self._name("out", stream)
+
+    def callback(self, queue: TeamName) -> str:
+        return self._name("callback", queue)
 
     @property
     def messages(self) -> str:

@@ -36,6 +36,8 @@ class Move:
     """How many replies are enough; None: nothing is gathered."""
     gather_within_ms: int | None = None
     """After how long those that have come are enough."""
+    answers: str = ""
+    """Where its ends are posted for readers that are no agents, as workers/bus/replies.py spells it; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,10 @@ class Scripts(BulkScripts, UpkeepScripts):
         envelope: str,
         size: int,
         expires_at_ms: int | None = None,
+        answers: str = "",
     ) -> Published:
-        """Puts a message on the stream, once for each id."""
-        arguments = (message_id, digest, envelope, size, optional(expires_at_ms))
+        """Puts a message on the stream, once for each id. `answers`: as of a move."""
+        arguments = (message_id, digest, envelope, size, optional(expires_at_ms), answers)
         try:
             status, accepted_at = await self._run(context, "publish", *arguments)
         except ResponseError as error:
@@ -95,10 +96,18 @@ class Scripts(BulkScripts, UpkeepScripts):
         return [Dispatched(text(status), int(look), pools(rung)) for status, look, *rung in answers]
 
     async def refuse(
-        self, context: Context, *, owner: str, entry_id: str, message_id: MessageId, cause: Cause, detail: str
+        self,
+        context: Context,
+        *,
+        owner: str,
+        entry_id: str,
+        message_id: MessageId,
+        cause: Cause,
+        detail: str,
+        answers: str = "",
     ) -> str:
         """Moves an entry that cannot be a delivery to the dead letters. `refused`, `gone` or `lost`."""
-        return text(await self._run(context, "refuse", owner, entry_id, message_id, cause, detail))
+        return text(await self._run(context, "refuse", owner, entry_id, message_id, cause, detail, answers))
 
     async def take(self, context: Context, *, owner: str, pool: Pool, limit: int, lease_ms: int) -> TakenBatch:
         """Takes up to `limit` deliveries under leases of `lease_ms`."""
@@ -159,6 +168,7 @@ def _dispatch_arguments(owner: str, move: Move, seed: str) -> tuple[str | int, .
         optional(move.expires_at_ms),
         optional(move.gather_want),
         optional(move.gather_within_ms),
+        move.answers,
         seed,
         *(part for agent, teams in move.recipients for part in (agent, ",".join(teams))),
     )

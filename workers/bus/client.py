@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from opentelemetry.trace import SpanKind
 
+from schemas.address import ReplyTo
 from schemas.context import Context, Role
 from schemas.envelope import Kind, OnUnknown, Priority
 from schemas.ids import AgentId, MessageId, TenantId, is_message_id
@@ -75,13 +76,14 @@ class TenantClient:
         priority: Priority | str = Priority.NORMAL,
         expires_in: float | None = None,
         not_before: datetime | None = None,
-        reply_to: str | None = None,
+        reply_to: str | ReplyTo | dict[str, Any] | None = None,
         conversation: str | None = None,
         sender: str | None = None,
         on_unknown: OnUnknown | str = OnUnknown.REDELIVER,
         metadata: dict[str, Any] | None = None,
     ) -> Receipt:
-        """Publishes one message to an agent, by name or id. `expires_in` is in seconds.
+        """Publishes one message to an agent, by name or id. `expires_in` is in seconds. `reply_to` is an agent, by
+        name or id, or any address that can take a reply: a team, a stream, a queue.
 
         Returns a receipt in state `accepted`: from here on the message comes to exactly one recorded end.
 
@@ -97,7 +99,7 @@ class TenantClient:
             "priority": priority,
             "ttl": expires_in,
             "not_before": not_before,
-            "reply_to": {"agent": reply_to} if reply_to else None,
+            "reply_to": _reply_to(reply_to),
             "conversation": conversation,
             "sender": sender or self.context.principal,
             "on_unknown": on_unknown,
@@ -196,6 +198,12 @@ class TenantClient:
 
     def _not_found(self, message_id: str) -> NotFoundError:
         return NotFoundError(f"there is no message {message_id!r} in tenant {self.context.tenant!r}")
+
+
+def _reply_to(given: str | ReplyTo | dict[str, Any] | None) -> dict[str, Any] | None:
+    if given is None or isinstance(given, dict):
+        return given
+    return {"agent": given} if isinstance(given, str) else given.model_dump(exclude_none=True)
 
 
 @contextmanager

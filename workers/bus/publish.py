@@ -10,6 +10,7 @@ from schemas.receipt import Receipt
 from workers.broker.client import REDIS_AWAY
 from workers.broker.scripts import Scripts
 from workers.bus.admission import Admission
+from workers.bus.replies import answers_of
 from workers.errors import ConflictError, NotAcceptedError, NotFoundError, OverloadedError, RefusedError, SuspendedError
 from workers.ids import new_message_id
 
@@ -44,6 +45,7 @@ class Publisher:
                 envelope=wire,
                 size=len(wire.encode()),
                 expires_at_ms=None if known.expires_at is None else known.expires_at_ms(0),
+                answers=answers_of(known, message_id),
             )
         except REDIS_AWAY as error:
             raise NotAcceptedError(

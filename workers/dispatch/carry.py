@@ -56,6 +56,7 @@ class Carrier:
             message_id=refused.message_id,
             cause=refused.cause,
             detail=refused.detail,
+            answers=refused.answers,
         )
         self._resources.log.of(context).info("refused", message=refused.message_id, cause=refused.cause, status=status)
         return status

@@ -12,6 +12,7 @@ from schemas.ids import MessageId, message_id_of_entry
 from schemas.team import TEAM_TAG
 from workers.broker.results import Move
 from workers.bus import door
+from workers.bus.replies import answers_of
 from workers.directory.agents import AmbiguousAgent, Roster, UnknownAgent
 
 
@@ -23,6 +24,8 @@ class Refused:
     message_id: MessageId
     cause: Cause
     detail: str
+    answers: str = ""
+    """Where its end is posted, as of a move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,21 @@ def route(context: Context, roster: Roster, entry_id: str, fields: Mapping[bytes
     except door.Refusal as refusal:
         return Refused(entry_id, refusal.message_id or own_id, refusal.cause, str(refusal))
     message_id = envelope.id or own_id
+    answers = answers_of(envelope, message_id)
     if not isinstance(envelope.to, AgentAddress):
-        return Refused(entry_id, message_id, Cause.NO_RECIPIENTS, "to: only agents can be addressed")
+        detail = "to: only agents can be addressed"
+        return Refused(entry_id, message_id, Cause.NO_RECIPIENTS, detail, answers)
     found = roster.find(envelope.to.agent)
     match found:
         case UnknownAgent():
-            refused = Refused(entry_id, message_id, Cause.UNKNOWN_AGENT, "to.agent: the tenant has no such agent")
+            detail = "to.agent: the tenant has no such agent"
+            refused = Refused(entry_id, message_id, Cause.UNKNOWN_AGENT, detail, answers)
             return Unresolved(entry_id, fields, seen_at, refused)
         case AmbiguousAgent(ids):
             some = ", ".join(ids[:5])
             detail = f"to.agent: {len(ids)} agents have this name: {some}"
-            return Unresolved(entry_id, fields, seen_at, Refused(entry_id, message_id, Cause.AMBIGUOUS_AGENT, detail))
+            refused = Refused(entry_id, message_id, Cause.AMBIGUOUS_AGENT, detail, answers)
+            return Unresolved(entry_id, fields, seen_at, refused)
         case Agent():
             return _move(entry_id, message_id, envelope, found)
 
@@ -74,7 +81,7 @@ def as_unknown(unresolved: Unresolved) -> Refused:
 def as_conflict(move: Move) -> Refused:
     """The entry whose id is another message's: recorded under an id of its own."""
     detail = f"id: {move.message_id} was published before with another body"
-    return Refused(move.entry_id, message_id_of_entry(move.entry_id), Cause.CONFLICT, detail)
+    return Refused(move.entry_id, message_id_of_entry(move.entry_id), Cause.CONFLICT, detail, move.answers)
 
 
 def _move(entry_id: str, message_id: MessageId, envelope: Envelope, agent: Agent) -> Move:
@@ -91,4 +98,5 @@ def _move(entry_id: str, message_id: MessageId, envelope: Envelope, agent: Agent
         not_before_ms=envelope.not_before_ms(),
         expires_at_ms=envelope.expires_at_ms(accepted_ms),
         recipients=((agent.id, teams),),
+        answers=answers_of(envelope, message_id),
     )

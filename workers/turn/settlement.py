@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import assert_never
 
-from schemas.address import AgentAddress, To
+from schemas.address import AgentAddress, TeamAddress, To
 from schemas.context import TraceContext
 from schemas.delivery import Cause, State, Taken
 from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown
@@ -114,7 +114,8 @@ class Ending:
         return replace(waiting, due_in_ms=pause)
 
     def _replied(self, taken: Taken, envelope: Envelope, replied: Replied, trace: TraceContext | None) -> Settlement:
-        detail = "" if replied.text else f"the reply is empty: the turn ended by {replied.stop_reason}"
+        text = fitting(replied.text)
+        detail = "" if text.strip() else f"the reply is empty: the turn ended by {replied.stop_reason}"
         settled = replace(
             _settle(taken, State.DELIVERED, Cause.REPLIED, detail),
             run_id=replied.run_id or "",
@@ -122,10 +123,11 @@ class Ending:
             stop_reason=replied.stop_reason,
             total_tokens=replied.usage.total_tokens,
         )
-        text = fitting(replied.text)
-        if not isinstance(envelope.reply_to, AgentAddress) or not text.strip():
+        # A stream or a queue gets it by the script; what is gathered goes on as one.
+        to = envelope.reply_to
+        if not isinstance(to, AgentAddress | TeamAddress) or envelope.gather is not None or not text.strip():
             return settled
-        reply = reply_envelope(taken, envelope, envelope.reply_to, text, trace)
+        reply = reply_envelope(taken, envelope, to, text, trace)
         return replace(
             settled,
             forward_id=reply.id or "",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas.address import in_short
+from schemas.address import AgentAddress, QueueAddress, ReplyTo, StreamAddress, TeamAddress, in_short
 from schemas.context import Context, Role
 from schemas.delivery import Cause, State
 from tests.conftest import REAL
@@ -21,6 +21,7 @@ from workers.bus import door
 from workers.bus.admission import Admission
 from workers.bus.client import TenantClient
 from workers.bus.publish import Publisher
+from workers.bus.replies import read_replies
 from workers.errors import (
     ConflictError,
     DeadlineError,
@@ -67,6 +68,35 @@ async def test_accepted_means_on_the_stream_under_the_id_that_is_told(acme: Tena
     said = door.read(ledger.context, fields[b"message"])
     assert (said.id, said.sender, in_short(said.to)) == (receipt.message_id, "tester", "researcher")
     assert said.trace is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("writer", AgentAddress(agent="writer")),
+        ({"team": "editorial", "role": "lead"}, TeamAddress(team="editorial", role="lead")),
+        (TeamAddress(team="editorial"), TeamAddress(team="editorial")),
+        (StreamAddress(stream="crm"), StreamAddress(stream="crm")),
+        (QueueAddress(queue="jobs"), QueueAddress(queue="jobs")),
+    ],
+)
+async def test_a_reply_goes_to_whatever_can_take_one(
+    acme: TenantClient, ledger: Ledger, given: Any, meant: ReplyTo
+) -> None:
+    await acme.send("researcher", "hello", reply_to=given)
+
+    ((_, fields),) = await ledger.client.xrange(ledger.keys.tasks)
+    assert door.read(ledger.context, fields[b"message"]).reply_to == meant
+
+
+async def test_a_reader_learns_that_a_message_was_taken_back_before_it_was_dispatched(
+    acme: TenantClient, ledger: Ledger
+) -> None:
+    await acme.send("researcher", "hello", id="m1", reply_to=QueueAddress(queue="jobs"))
+    await acme.cancel("m1")
+
+    (found,) = await read_replies(ledger.context, ledger.client, QueueAddress(queue="jobs"), limit=9)
+    assert (found.reply.message_id, found.reply.state) == ("m1", State.CANCELLED)
 
 
 async def test_the_same_message_twice_is_accepted_once(acme: TenantClient, ledger: Ledger) -> None:

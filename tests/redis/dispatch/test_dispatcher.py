@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from schemas.context import Operator
+from schemas.address import StreamAddress
+from schemas.context import Operator, service_context
+from schemas.delivery import Cause
 from schemas.tenant import Limits
 from tests.support.builders import agent, arq_on, resources
 from tests.support.fake_letta_port import FakeLetta
@@ -17,6 +19,7 @@ from tests.support.waiting import until
 from workers.broker import keys
 from workers.broker.client import Client
 from workers.broker.scripts import Scripts
+from workers.bus.replies import read_replies
 from workers.directory.agents import Directory
 from workers.directory.tenants import Tenants
 from workers.dispatch.loop import Dispatcher
@@ -167,6 +170,23 @@ async def test_unknown_and_ambiguous_names_are_refused_and_a_foreign_agent_is_un
 
     causes = [cause for _, cause in await bench.letters()]
     assert sorted(causes) == ["ambiguous_agent", "unknown_agent", "unknown_agent", "unknown_agent"]
+
+
+async def test_whoever_waits_for_a_reply_learns_that_nothing_will_come(bench: Bench) -> None:
+    """Of what never came into a mailbox, too: an unknown agent, and an id that is another message's."""
+    await bench.register("acme")
+    place = {"reply_to": {"stream": "crm"}}
+    await bench.put({"id": "m1", **place})
+    await bench.put({"id": "m2", "to": {"agent": "nobody"}, "correlation_id": "t7", **place})
+    conflict = await bench.put({"id": "m1", "content": "other", **place})
+    await bench.office().start()
+    await until(bench.is_empty)
+
+    found = await read_replies(service_context("acme", "test"), bench.client, StreamAddress(stream="crm"), limit=9)
+    told = {one.reply.id: (one.reply.cause, one.reply.correlation_id) for one in found}
+    assert told == {"m2": (Cause.UNKNOWN_AGENT, "t7"), f"x{conflict}": (Cause.CONFLICT, "m1")}
+    answers = await bench.client.hget("postroom:{acme}:message:m1", "answers")
+    assert answers == b"stream|crm|m1"
 
 
 async def test_a_letta_that_is_away_leaves_entries_where_they_are_in_their_order(

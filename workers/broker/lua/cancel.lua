@@ -17,6 +17,7 @@ if known[1] == 'accepted' then
   event(message_id, '', '', 'cancelled', 'by_sender')
   message_ended(message_id)
   redis.call('HSET', record, 'state', 'cancelled')
+  post_end(message_id, '', 'cancelled', 'by_sender', '')
   return {'found', digits(next_look_or_now()), 0, {message_id, 'cancelled'}}
 end
 if known[1] == 'expanding' then redis.call('HSET', record, 'cancelled', 1) end

@@ -1,20 +1,20 @@
 -- Moves one entry of the stream into the mailboxes of its recipients: ledger entries, mailboxes, ready marks and
 -- the deletion of the entry are one step, so that a crash leaves it in one place or the other, never both or neither.
 -- KEYS: the tenant's root
--- ARGV: owner entry_id message_id digest envelope size rank not_before_ms expires_at_ms gather_want gather_within_ms seed recipients... (each: agent id, its teams separated by commas)
+-- ARGV: owner entry_id message_id digest envelope size rank not_before_ms expires_at_ms gather_want gather_within_ms answers seed recipients... (each: agent id, its teams separated by commas)
 -- RETURNS: {status, next_look_ms, pools to ring...}; status is moved, duplicate, conflict, gone, full or lost
 local owner, entry_id, message_id, digest, envelope = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local size, rank, not_before, expires_at = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
-local gather_want, gather_within, seed = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
-local recipients = (#ARGV - 12) / 2
+local gather_want, gather_within, answers, seed = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], ARGV[13]
+local recipients = (#ARGV - 13) / 2
 
-local why_not = admit(owner, entry_id, message_id, digest, envelope, size, expires_at, recipients, 'open')
+local why_not = admit(owner, entry_id, message_id, digest, envelope, size, expires_at, answers, recipients, 'open')
 if why_not then return {why_not, 0} end
 
 begin_gathering(message_id, entry_id, gather_want, gather_within)
 local first = arrivals(recipients)
 for number = 1, recipients do
-  local agent, teams = ARGV[11 + 2 * number], ARGV[12 + 2 * number]
+  local agent, teams = ARGV[12 + 2 * number], ARGV[13 + 2 * number]
   deliver(message_id, number, agent, teams, rank, first + number - 1, not_before or 0, expires_at)
 end
 redis.call('XDEL', key('tasks'), entry_id)

@@ -214,6 +214,36 @@ local function tally(message, state, by, open)
   end
 end
 
+-- Puts a document where readers that are no agents wait for it. `answers` names the place, as `stream|name|...` or
+-- `queue|name|...`. What nobody reads goes in time, like the receipts.
+local function post(answers, document)
+  local kind, name = string.match(answers, '^(%a+)|([^|]*)')
+  if kind == 'stream' then
+    redis.call('XADD', key('out', name), 'MINID', '~', digits(NOW - KEPT_MS), '*', 'message', document)
+  elseif kind == 'queue' then
+    redis.call('RPUSH', key('callback', name), document)
+    redis.call('PEXPIRE', key('callback', name), digits(KEPT_MS))
+  end
+end
+
+-- Tells those readers how it ended, whichever way: of a delivery, or of a message that came into no mailbox
+-- (schemas/reply.py). Where replies are gathered, only what was gathered is posted.
+local function post_end(message, delivery, state, cause, detail)
+  local known = redis.call('HMGET', key('message', message), 'answers', 'gather_want')
+  if not known[1] or (delivery ~= '' and known[2]) then return end
+  local said = {id = message, message_id = message, state = state, detail = detail, at_ms = NOW}
+  said.correlation_id = string.match(known[1], '^%a+|[^|]*|(.*)$')
+  if cause ~= '' then said.cause = cause end
+  if delivery ~= '' then
+    local one = redis.call('HMGET', key('delivery', delivery), 'agent', 'run', 'reply', 'stop_reason', 'tokens')
+    said.id, said.delivery_id, said.agent, said.run_id = delivery, delivery, one[1], one[2] or nil
+    if state == 'delivered' then
+      said.text, said.stop_reason, said.total_tokens = one[3], one[4], tonumber(one[5] or 0)
+    end
+  end
+  post(known[1], cjson.encode(said))
+end
+
 -- Ends a delivery. The caller has taken it out of whatever held it but the mailbox, and refreshes the agent.
 local function finish(delivery, agent, from, state, cause, detail)
   local record, message = key('delivery', delivery), message_of(delivery)
@@ -231,6 +261,7 @@ local function finish(delivery, agent, from, state, cause, detail)
   if state == 'dead' or state == 'unknown' or state == 'refused' then
     letter(message, delivery, state, cause, detail, known[2] or 0, '')
   end
+  post_end(message, delivery, state, cause, detail)
   local open = redis.call('HINCRBY', key('message', message), 'open', -1)
   tally(message, state, 1, open)
   if open == 0 then message_ended(message) end
@@ -351,7 +382,7 @@ end
 -- Whether this dispatcher may move this entry of the stream to so many recipients: counts it in, and makes its record.
 -- Answers nothing where it may, else lost, gone, full, duplicate or conflict, or `expanding` where its recipients are
 -- known already. What was counted at the publish may differ from what the dispatcher counts.
-local function admit(owner, entry_id, message, digest, envelope, size, expires_at, recipients, state)
+local function admit(owner, entry_id, message, digest, envelope, size, expires_at, answers, recipients, state)
   if redis.call('GET', key('dispatcher')) ~= owner then return 'lost' end
   if #redis.call('XRANGE', key('tasks'), entry_id, entry_id) == 0 then return 'gone' end
   -- Once one did not fit, smaller ones behind it must not overtake it.
@@ -382,6 +413,7 @@ local function admit(owner, entry_id, message, digest, envelope, size, expires_a
   redis.call('HSET', record, 'digest', digest, 'accepted_at', accepted_at, 'entry', entry_id, 'state', state,
     'size', size, 'envelope', envelope, 'deliveries', recipients, 'open', recipients, 'expires_at', expires_at)
   if recipients > 1 then redis.call('HSET', record, 'many', 1) end
+  if answers ~= '' then redis.call('HSET', record, 'answers', answers) end
   return nil
 end
 

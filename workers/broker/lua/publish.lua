@@ -1,10 +1,10 @@
 -- Puts a message on its tenant's stream, once for each id (kept until the message is purged).
 -- KEYS: the tenant's root
--- ARGV: message_id digest envelope size expires_at_ms
+-- ARGV: message_id digest envelope size expires_at_ms answers
 -- RETURNS: {status, accepted_at_ms}; status is accepted, duplicate, conflict, unknown_tenant, suspended, expired,
 --   too_large or overloaded
 local message_id, digest, envelope, size = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local expires_at = tonumber(ARGV[5])
+local expires_at, answers = tonumber(ARGV[5]), ARGV[6]
 
 local tenant = redis.call('HMGET', key('tenant'), 'max_bytes', 'suspended')
 if not tenant[1] then return {'unknown_tenant', '0'} end
@@ -16,4 +16,5 @@ if redis.call('EXISTS', key('message', message_id)) == 0 then
   if bytes + size > tonumber(tenant[1]) then return {'overloaded', '0'} end
 end
 local status, accepted_at = accept(message_id, digest, envelope, size)
+if status == 'accepted' and answers ~= '' then redis.call('HSET', key('message', message_id), 'answers', answers) end
 return {status, accepted_at}

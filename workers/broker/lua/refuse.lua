@@ -2,9 +2,9 @@
 -- the message as refused. The record of another message under the same id is left alone: this one is then
 -- recorded under its entry's name (schemas/ids.py, message_id_of_entry).
 -- KEYS: the tenant's root
--- ARGV: owner entry_id message_id cause detail
+-- ARGV: owner entry_id message_id cause detail answers
 -- RETURNS: refused, gone or lost
-local owner, entry_id, message_id, cause, detail = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local owner, entry_id, message_id, cause, detail, answers = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 if redis.call('GET', key('dispatcher')) ~= owner then return 'lost' end
 local entry = redis.call('XRANGE', key('tasks'), entry_id, entry_id)[1]
@@ -34,4 +34,6 @@ redis.call('XDEL', key('tasks'), entry_id)
 count('refused', 1)
 event(message_id, '', '', 'refused', cause)
 letter(message_id, '', 'refused', cause, detail, 0, raw)
+if answers ~= '' then redis.call('HSET', record, 'answers', answers) end
+post_end(message_id, '', 'refused', cause, detail)
 return 'refused'

@@ -7,11 +7,12 @@
 -- RETURNS: {next_look_ms, {result...}, pools to ring...}; result is settled, already or lost
 local seed, STRIDE = ARGV[1], 18
 
+-- Sends the reply on. Answers nothing where it went, else why not.
 local function forward(delivery, message_id, digest, envelope)
-  local status = accept(message_id, digest, envelope, #envelope)
-  if status ~= 'conflict' then
-    redis.call('HSET', key('delivery', delivery), 'reply_message', message_id)
+  if accept(message_id, digest, envelope, #envelope) == 'conflict' then
+    return 'the reply was not sent on: its id ' .. message_id .. ' is another message\'s'
   end
+  redis.call('HSET', key('delivery', delivery), 'reply_message', message_id)
 end
 
 local function settle(i)
@@ -64,7 +65,7 @@ local function settle(i)
       redis.call('HSETNX', record, 'delivered_at', digits(NOW))
       if expires_at and expires_at <= NOW then redis.call('HSET', record, 'late', 1) end
     end
-    if ARGV[i + 15] ~= '' then forward(delivery, ARGV[i + 15], ARGV[i + 16], ARGV[i + 17]) end
+    if ARGV[i + 15] ~= '' then detail = forward(delivery, ARGV[i + 15], ARGV[i + 16], ARGV[i + 17]) or detail end
     finish(delivery, agent, 'running', state, cause, detail)
   end
   refresh(agent)

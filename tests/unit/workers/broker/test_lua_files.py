@@ -19,7 +19,7 @@ from workers.broker.scripts import NAMES, Scripts
 HEADS = {"clock", "ledger"}
 """Not scripts: what stands at the head of each."""
 FILES = {file.name.removesuffix(".lua"): file.read_text() for file in LUA.iterdir() if file.name.endswith(".lua")}
-MAY_CALL = {"math", "string", "table", "redis.call", "tonumber", "ipairs", "unpack"}
+MAY_CALL = {"math", "string", "table", "redis.call", "tonumber", "ipairs", "unpack", "cjson.encode"}
 ALL_OF_A_KEY = {"KEYS", "SCAN", "HSCAN", "ZSCAN", "SSCAN", "HKEYS", "HVALS", "SMEMBERS", "SORT", "FLUSHALL", "FLUSHDB"}
 
 
@@ -108,13 +108,13 @@ class Recorder:
 
 GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
     "publish": (
-        {"message_id": "m", "digest": "d", "envelope": "e", "size": 1, "expires_at_ms": 2},
+        {"message_id": "m", "digest": "d", "envelope": "e", "size": 1, "expires_at_ms": 2, "answers": "s"},
         [b"accepted", b"0"],
     ),
     "hold_stream": ({"owner": "o", "lease_ms": 1}, 1),
     "release_stream": ({"owner": "o"}, 1),
     "refuse": (
-        {"owner": "o", "entry_id": "e", "message_id": "m", "cause": Cause.LOOP, "detail": "d"},
+        {"owner": "o", "entry_id": "e", "message_id": "m", "cause": Cause.LOOP, "detail": "d", "answers": "s"},
         b"refused",
     ),
     "take": ({"owner": "o", "pool": Pool.BULK, "limit": 1, "lease_ms": 2}, [b"1", 0, b"0"]),
@@ -177,11 +177,11 @@ async def test_settlements_travel_in_the_order_of_the_header() -> None:
 
 
 def test_moves_travel_in_the_order_of_the_header() -> None:
-    move = Move("e", "m", "d", "env", 1, 2, 3, None, (("a", ("x", "y")), ("b", ())), 4, 5)
+    move = Move("e", "m", "d", "env", 1, 2, 3, None, (("a", ("x", "y")), ("b", ())), 4, 5, "stream|n|c")
     from workers.broker.scripts import _dispatch_arguments  # noqa: PLC0415  # its only reader here
 
     assert _dispatch_arguments("o", move, "s") == (
-        *("o", "e", "m", "d", "env", 1, 2, "3", "", "4", "5", "s"),
+        *("o", "e", "m", "d", "env", 1, 2, "3", "", "4", "5", "stream|n|c", "s"),
         *("a", "x,y", "b", ""),
     )
 

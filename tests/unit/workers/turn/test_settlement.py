@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from schemas.address import AgentAddress, in_short
+from schemas.address import AgentAddress, TeamAddress, in_short
 from schemas.context import TraceContext
 from schemas.delivery import Cause, State
 from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown, Priority
@@ -55,8 +55,9 @@ def test_a_reply_is_delivered_with_all_that_the_receipt_tells() -> None:
     )
 
 
-def test_an_empty_reply_is_delivered_too_and_says_why_it_is_empty() -> None:
-    found = after(Replied("", "max_steps", None), said=envelope(reply_to={"agent": "writer"}))
+@pytest.mark.parametrize("text", ["", " \n", "\x00"])
+def test_an_empty_reply_is_delivered_too_and_says_why_it_is_empty(text: str) -> None:
+    found = after(Replied(text, "max_steps", None), said=envelope(reply_to={"agent": "writer"}))
 
     assert (found.state, found.detail) == (State.DELIVERED, "the reply is empty: the turn ended by max_steps")
     assert (found.forward_id, found.forward_envelope, found.run_id) == ("", "", "")
@@ -228,6 +229,29 @@ def test_a_reply_goes_on_one_hop_further_with_what_ties_it_to_its_cause() -> Non
     assert onward.trace is not None
     assert onward.trace.traceparent == TRACE.traceparent
     assert onward.reply_to is None
+
+
+@pytest.mark.parametrize("to", [{"team": "editorial"}, {"team": "editorial", "role": "lead"}])
+def test_a_reply_to_a_team_is_sent_on_as_a_message_like_any_other(to: dict[str, str]) -> None:
+    found = after(Replied("done", "end_turn", "run-1"), said=envelope(reply_to=to))
+
+    onward = Envelope.model_validate_json(found.forward_envelope)
+    assert (onward.to, onward.content, onward.kind) == (TeamAddress(**to), "done", Kind.REPLY)
+    assert found.forward_id == onward.id == reply_id_of("m1:1")
+
+
+@pytest.mark.parametrize("to", [{"stream": "crm"}, {"queue": "jobs"}])
+def test_a_reply_to_a_reader_that_is_no_agent_is_no_message(to: dict[str, str]) -> None:
+    """The script that settles it posts it."""
+    found = after(Replied("done", "end_turn", "run-1"), said=envelope(reply_to=to))
+
+    assert (found.reply, found.forward_id, found.forward_envelope) == ("done", "", "")
+
+
+def test_a_reply_that_is_gathered_is_not_sent_on_alone() -> None:
+    said = envelope(to={"team": "editorial"}, reply_to={"agent": "writer"}, gather={"within": 60})
+
+    assert after(Replied("done", "end_turn", "run-1"), said=said).forward_id == ""
 
 
 def test_a_reply_to_a_root_message_is_correlated_by_that_message() -> None:
