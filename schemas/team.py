@@ -1,5 +1,7 @@
 """A team: named agents of a tenant with roles, listed one by one or found by their tags."""
 
+from functools import cached_property
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.address import Label
@@ -37,3 +39,13 @@ class Team(BaseModel):
     def is_by_tags(self) -> bool:
         """Whether its members are found, not listed."""
         return bool(self.tags)
+
+    @cached_property
+    def listed(self) -> frozenset[AgentId]:
+        """The agents that it lists: for asking of thousands of agents whether they are in it."""
+        return frozenset(member.agent for member in self.members)
+
+    @cached_property
+    def tag_set(self) -> frozenset[str]:
+        """Its tags, for the same question."""
+        return frozenset(self.tags)

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     aging_normal_seconds: int = Field(default=60, ge=0, description="The same for a normal one.")
     aging_low_seconds: int = Field(default=300, ge=0, description="The same for a low one.")
     kept_days: float = Field(default=7, ge=1, le=3650, description="How long ended messages and events are kept.")
+    canary_prefix: str = Field(
+        default="CANARY-", max_length=100, description="How the names of trial copies begin: selectors leave them out."
+    )
 
     log_format: Literal["console", "json"] = Field(default="console", description="For people, or for machines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="From this level on.")
