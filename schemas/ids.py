@@ -22,6 +22,7 @@ RunId = NewType("RunId", str)
 _TENANT = re.compile(TENANT_PATTERN)
 _MESSAGE = re.compile(MESSAGE_PATTERN)
 _DELIVERY = re.compile(DELIVERY_PATTERN)
+_TEAM = re.compile(TEAM_PATTERN)
 _AGENT_ID = re.compile(AGENT_ID_PATTERN)
 
 
@@ -38,6 +39,11 @@ def is_message_id(text: str) -> bool:
 def is_delivery_id(text: str) -> bool:
     """A message id, a colon and the recipient's number in the message's snapshot."""
     return _DELIVERY.fullmatch(text) is not None
+
+
+def is_team_name(text: str) -> bool:
+    """Letters, digits, dot, dash and underscore, 1 to 64, starting with a letter or digit."""
+    return _TEAM.fullmatch(text) is not None
 
 
 def is_agent_id(text: str) -> bool:

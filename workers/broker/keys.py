@@ -143,6 +143,10 @@ class TenantKeys:
         return self._name("agents")
 
     @property
+    def teams(self) -> str:
+        return self._name("teams")
+
+    @property
     def dispatcher(self) -> str:
         return self._name("dispatcher")
 

@@ -1,6 +1,7 @@
 """Every Lua script and its one typed coroutine of the same name. Nothing else changes the ledger.
 
-The message's path stands here, what goes to many in bulk.py, what operators do in upkeep.py; runner.py runs them.
+The message's path stands here, what goes to many in bulk.py, what the directory keeps in known.py,
+what operators do in upkeep.py; runner.py runs them.
 The header of lua/<name>.lua names KEYS, ARGV and RETURNS; a test holds header and signature together.
 """
 
@@ -13,6 +14,8 @@ from schemas.delivery import Cause
 from schemas.ids import AgentId, DeliveryId, MessageId
 from workers.broker.bulk import NAMES as BULK
 from workers.broker.bulk import BulkScripts
+from workers.broker.known import NAMES as KNOWN
+from workers.broker.known import KnownScripts
 from workers.broker.results import (
     Cancelled,
     Dispatched,
@@ -44,11 +47,12 @@ NAMES = (
     "lift",
     "sweep",
     *BULK,
+    *KNOWN,
     *UPKEEP,
 )
 
 
-class Scripts(BulkScripts, UpkeepScripts):
+class Scripts(BulkScripts, KnownScripts, UpkeepScripts):
     """Every script, on one connection."""
 
     names = NAMES

@@ -19,6 +19,12 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
+-- Whether the tenant is there: registered, and not on its way out (lua/leave.lua). Where it is not, no script writes
+-- anything, however late it comes.
+local function registered()
+  return redis.call('HEXISTS', key('tenant'), 'max_bytes') == 1
+end
+
 local function count(name, by)
   redis.call('HINCRBY', key('counters'), name, by)
 end

@@ -132,6 +132,7 @@ GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
         {"message_id": "m", "forward_id": "r", "forward_digest": "d", "forward_envelope": "e"},
         [b"gathered", b"0"],
     ),
+    "write_team": ({"name": "n", "before": b"", "after": b"a"}, b"written"),
     "redrive": ({"entry_id": "e", "ttl_ms": 1}, [b"gone", b"0"]),
     "discard": ({"entry_id": "e"}, b"gone"),
     "recount": ({"counter": "waiting", "drift": -1}, b"0"),
@@ -149,6 +150,14 @@ async def test_arguments_travel_in_the_order_of_the_header(name: str) -> None:
     await getattr(Scripts(recorder), name)(service_context("acme", "test"), **given)
 
     assert list(map(str, recorder.arguments)) == [str(given[argument]) for argument in declared(name)]
+
+
+async def test_agents_travel_as_pairs() -> None:
+    recorder = Recorder(1)
+    await Scripts(recorder).store_agents(
+        service_context("acme", "test"), read_at_ms=5, records=[("a", "x"), ("b", "y")]
+    )
+    assert recorder.arguments == [5, "a", "x", "b", "y"]
 
 
 async def test_leases_travel_as_pairs() -> None:
