@@ -11,6 +11,7 @@ delivery   one message for one agent, and the states it can be in
 receipt    what a sender is told
 verdict    may this go now? Allow | Wait | Drop
 outcome    how one turn of an agent ended
+reply      how a message ended, for a reader that is no agent
 event      one change of state, as it stands on the events stream
 letter     a dead letter: what could not be delivered, and why
 

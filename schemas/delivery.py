@@ -42,6 +42,9 @@ class Cause(StrEnum):
     RETURNED = "returned"
     SUSPENDED = "suspended"
     PAUSED = "paused"
+    BEHIND = "behind"
+    IN_FLIGHT = "in_flight"
+    FULL = "full"
     PARKED = "parked"
     REDRIVEN = "redriven"
     # it ended

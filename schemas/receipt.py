@@ -24,13 +24,19 @@ class DeliveryReceipt(BaseModel):
     id: DeliveryId
     agent: str
     agent_name: str | None = None
+    teams: tuple[str, ...] = Field(default=(), description="The teams whose rates it counts under.")
     state: State
-    cause: Cause | None = None
-    detail: str | None = None
+    cause: Cause | None = Field(
+        default=None, description="How it ended; while it waits, what keeps it now. None: nothing does, its turn comes."
+    )
+    detail: str | None = Field(default=None, description="The last error in its own words; why a reply is empty.")
     attempts: int = 0
-    due_at_ms: int | None = None
-    delivered_at_ms: int | None = Field(default=None, description="When the server took the turn.")
+    due_at_ms: int | None = Field(default=None, description="Until when it is kept, where that is known.")
+    delivered_at_ms: int | None = Field(
+        default=None, description="When the server took the turn: named its run, or, where it named none, ended it."
+    )
     read_at_ms: int | None = Field(default=None, description="When the turn ended.")
+    ended_at_ms: int | None = Field(default=None, description="When it came to its end, whichever.")
     reply: str | None = None
     stop_reason: str | None = None
     run_id: str | None = None

@@ -15,12 +15,11 @@ from console.session import run, session
 from console.times import clock_time, local_iso, relative, span
 from console.words import in_words
 from schemas.address import in_short
-from schemas.delivery import Cause
 from schemas.envelope import Envelope
 from schemas.ids import is_message_id
 from schemas.receipt import DeliveryReceipt, Receipt
 from workers.bus import listing
-from workers.bus.listing import WHOLE_TENANT, Hold, Listed
+from workers.bus.listing import Listed
 from workers.errors import NotFoundError
 
 app = typer.Typer(no_args_is_help=True, help="Everything about one message or tenant.")
@@ -34,11 +33,9 @@ def register(parent: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A message with what keeps its agents from being taken."""
+    """A message, and when it was looked at."""
 
     listed: Listed
-    holds: dict[str, Hold]
-    suspended: bool
     now_ms: int
 
 
@@ -86,10 +83,7 @@ async def _read(tenant: str | None, message_id: str) -> Described:
         if not is_message_id(message_id):
             raise NotFoundError(f"there is no message {message_id!r} in tenant {context.tenant!r}")
         found = await listing.read_message(context, opened.client, message_id)
-        now_ms = await opened.now_ms()
-        held = await listing.holds(context, opened.client, now_ms)
-        registered = await opened.tenants.show(opened.operator, context.tenant)
-        return Described(found, held, registered.suspended, now_ms)
+        return Described(found, await opened.now_ms())
 
 
 def _document(described: Described) -> dict[str, object]:
@@ -144,6 +138,7 @@ def _delivery(one: DeliveryReceipt, described: Described) -> list[tuple[str, str
         ("  agent", f"{one.agent_name}  {one.agent}" if one.agent_name else one.agent),
         ("  state", state_text(one.state)),
         ("  attempts", str(one.attempts)),
+        *([("  teams", ", ".join(one.teams))] if one.teams else []),
     ]
     if not one.state.is_final:
         rows.append(("  waits", _because(one, described)))
@@ -151,6 +146,8 @@ def _delivery(one: DeliveryReceipt, described: Described) -> list[tuple[str, str
         rows.append(("  delivered", _moment(one.delivered_at_ms, described.now_ms)))
     if one.read_at_ms is not None:
         rows.append(("  read", _moment(one.read_at_ms, described.now_ms)))
+    if one.ended_at_ms is not None and one.read_at_ms is None:
+        rows.append(("  ended", _moment(one.ended_at_ms, described.now_ms)))
     if one.late:
         rows.append(("  late", "its turn began in time and ended after the expiry"))
     if one.run_id:
@@ -164,12 +161,6 @@ def _delivery(one: DeliveryReceipt, described: Described) -> list[tuple[str, str
 
 def _because(one: DeliveryReceipt, described: Described) -> str:
     """What an unfinished delivery waits for, and until when where that is known."""
-    if described.suspended:
-        return in_words(one.state, Cause.SUSPENDED)
-    hold = described.holds.get(WHOLE_TENANT) or described.holds.get(one.agent)
-    if hold is not None and not one.due_at_ms:
-        why = in_words(one.state, Cause(hold.cause)) if hold.cause in set(Cause) else hold.cause
-        return f"{why}; until {clock_time(hold.until_ms)} ({relative(hold.until_ms, described.now_ms)})"
     why = in_words(one.state, one.cause)
     if one.due_at_ms:
         return f"{why}; until {clock_time(one.due_at_ms)} ({relative(one.due_at_ms, described.now_ms)})"

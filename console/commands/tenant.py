@@ -22,7 +22,8 @@ from schemas.delivery import Cause, State
 from schemas.tenant import Limits, Tenant
 from workers.broker import keys
 from workers.bus import listing
-from workers.bus.listing import WHOLE_TENANT, Hold
+from workers.bus.keeping import WHOLE_TENANT
+from workers.bus.listing import Hold
 from workers.errors import ConfigurationError, LettaUnavailableError
 
 ASK_LETTA_SECONDS = 2.0

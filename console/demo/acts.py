@@ -13,7 +13,8 @@ from schemas.envelope import Priority
 from schemas.ids import MessageId
 from schemas.receipt import Receipt
 from workers.bus import listing
-from workers.bus.listing import WHOLE_TENANT, Hold
+from workers.bus.keeping import WHOLE_TENANT
+from workers.bus.listing import Hold
 
 TOPIC = "Topic: memory for long conversations"
 RATE, LEAST, BURST, TAKEN_BACK, RAISED = 30, 25, 40, 2, 1000

@@ -113,6 +113,14 @@ class TenantKeys:
         return self._name("leases")
 
     @property
+    def holders(self) -> str:
+        return self._name("holders")
+
+    @property
+    def parked(self) -> str:
+        return self._name("parked")
+
+    @property
     def holds(self) -> str:
         return self._name("holds")
 

@@ -18,8 +18,6 @@ from workers.bus.receipts import read_receipt
 from workers.errors import NotFoundError
 
 PAGE = 50
-WHOLE_TENANT = "*"
-"""What a hold of the whole tenant is called among the holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ async def counters(context: Context, client: Client) -> dict[str, int]:
 
 
 async def holds(context: Context, client: Client, now_ms: int) -> dict[str, Hold]:
-    """Who is held, by agent id; WHOLE_TENANT for the tenant."""
+    """Who is held, by agent id; `*` for the tenant."""
     found: Mapping[bytes, bytes] = await client.hgetall(keys.of(context).holds)
     held = {}
     for who, record in found.items():

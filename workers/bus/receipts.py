@@ -9,6 +9,7 @@ from schemas.ids import MessageId, delivery_id
 from schemas.receipt import DeliveryReceipt, Receipt, Step
 from workers.broker import keys
 from workers.broker.client import Client
+from workers.bus.keeping import Kept, what_keeps, what_keeps_message
 from workers.errors import NotFoundError
 
 _ORDER = (
@@ -42,11 +43,14 @@ async def read_receipt(context: Context, client: Client, message_id: MessageId) 
     if ids and not any(records):
         # Purged between the two looks.
         raise NotFoundError(f"there is no message {message_id!r} in tenant {context.tenant!r}")
+    kept = await what_keeps(context, client, message, {id_: one for id_, one in zip(ids, records, strict=True) if one})
     agents = await _names(context, client, {record["agent"] for record in records if record})
+    if message["state"] == State.ACCEPTED:
+        message["cause"] = (await what_keeps_message(context, client, message)).cause or ""
     return _receipt(
         message_id,
         message,
-        [_delivery(id_, one, agents) for id_, one in zip(ids, records, strict=True) if one],
+        [_delivery(id_, one, agents, kept.get(id_)) for id_, one in zip(ids, records, strict=True) if one],
         max((one["expires_at"] for one in records if "expires_at" in one), default=None),
     )
 
@@ -68,19 +72,22 @@ def _receipt(
     )
 
 
-def _delivery(id_: str, record: Mapping[str, str], agents: Mapping[str, str]) -> DeliveryReceipt:
+def _delivery(id_: str, record: Mapping[str, str], agents: Mapping[str, str], kept: Kept | None) -> DeliveryReceipt:
     state = State(record["state"])
+    teams = record.get("teams", "")
     return DeliveryReceipt(
         id=id_,
         agent=record["agent"],
         agent_name=agents.get(record["agent"]),
         state=state,
-        cause=_cause(record.get("cause")),
+        teams=tuple(teams.split(",")) if teams else (),
+        cause=kept.cause if kept else _cause(record.get("cause")),
         detail=record.get("detail") or None,
         attempts=int(record.get("attempt", 0)),
-        due_at_ms=_number(record.get("due")),
+        due_at_ms=kept.until_ms if kept else None,
         delivered_at_ms=_number(record.get("delivered_at")),
         read_at_ms=_number(record.get("ended_at")) if state is State.DELIVERED else None,
+        ended_at_ms=_number(record.get("ended_at")),
         reply=record.get("reply"),
         stop_reason=record.get("stop_reason") or None,
         run_id=record.get("run") or None,

@@ -37,12 +37,17 @@ local function settle(i)
     count('running', 1)
   end
   redis.call('HSET', record, 'settled', token, 'detail', detail)
-  -- The epoch of a turn that was delivered is over, too, but its run and its time are the receipt's.
+  -- The epoch of a turn that was delivered is over, too, but its time is the receipt's; so is the run of any end.
   if fate == 'closed' and state ~= 'delivered' then
     redis.call('HSET', record, 'epoch', tonumber(known[4] or 1) + 1)
-    redis.call('HDEL', record, 'fate', 'run', 'delivered_at')
+    redis.call('HDEL', record, 'fate')
+    if state ~= 'unknown' then redis.call('HDEL', record, 'delivered_at') end
+    if state == 'waiting' then redis.call('HDEL', record, 'run') end
   end
-  if run ~= '' then redis.call('HSET', record, 'run', run) end
+  if run ~= '' then
+    redis.call('HSET', record, 'run', run)
+    redis.call('HSETNX', record, 'delivered_at', digits(NOW))
+  end
   if refund == '1' then redis.call('HINCRBY', record, 'attempt', -1) end
   if hold_scope == 'agent' then
     hold(agent, NOW + hold_ms, cause)
