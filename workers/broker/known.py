@@ -17,8 +17,8 @@ class KnownScripts(Runner):
         return text(await self._run(context, "write_team", name, before, after))
 
     async def store_agents(
-        self, context: Context, *, read_at_ms: int, records: Sequence[tuple[AgentId, str | bytes]]
-    ) -> bool:
-        """Stores the list of agents as it was read; False where there is no such tenant."""
+        self, context: Context, *, age_ms: int, records: Sequence[tuple[AgentId, str | bytes]]
+    ) -> int:
+        """Stores the list of agents as it was read so long ago; Redis' time of that, or 0 without such a tenant."""
         flat = [part for record in records for part in record]
-        return bool(await self._run(context, "store_agents", read_at_ms, *flat))
+        return int(await self._run(context, "store_agents", age_ms, *flat))

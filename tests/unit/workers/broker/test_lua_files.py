@@ -154,9 +154,7 @@ async def test_arguments_travel_in_the_order_of_the_header(name: str) -> None:
 
 async def test_agents_travel_as_pairs() -> None:
     recorder = Recorder(1)
-    await Scripts(recorder).store_agents(
-        service_context("acme", "test"), read_at_ms=5, records=[("a", "x"), ("b", "y")]
-    )
+    await Scripts(recorder).store_agents(service_context("acme", "test"), age_ms=5, records=[("a", "x"), ("b", "y")])
     assert recorder.arguments == [5, "a", "x", "b", "y"]
 
 

@@ -1,6 +1,7 @@
 """Which agents a tenant has: what is remembered, when it is asked for again, and what nobody gets to see."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import fakeredis
@@ -13,7 +14,15 @@ from tests.support.fake_letta_port import FakeLetta
 from tests.support.ledger import agent_id
 from tests.support.time import FakeClock
 from workers.broker import keys
-from workers.directory.agents import FRESH_SECONDS, RELOAD_SECONDS, AmbiguousAgent, Directory, UnknownAgent
+from workers.directory.agents import (
+    AWAY_SECONDS,
+    FRESH_SECONDS,
+    RELOAD_SECONDS,
+    AmbiguousAgent,
+    Directory,
+    Roster,
+    UnknownAgent,
+)
 from workers.errors import LettaUnavailableError
 
 NEVER = float("-inf")
@@ -38,6 +47,8 @@ class Bench:
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     one = Bench()
+    for context in (ACME, of_tenant("globex")):
+        await one.client.hset(keys.of(context).tenant, "max_bytes", 1)
     yield one
     await one.client.aclose()
 
@@ -229,3 +240,114 @@ async def test_all_reads_anew_and_sorts_by_name(bench: Bench) -> None:
 
     assert [one.name for one in await bench.directory.all(ACME)] == ["editor", "researcher", "writer"]
     assert set(await bench.directory.known(ACME)) == {agent_id(1), agent_id(2), agent_id(3)}
+
+
+async def test_a_list_young_enough_is_not_read_again_and_an_old_one_is(bench: Bench) -> None:
+    first = await bench.directory.recent(ACME, 5)
+    bench.clock.advance(4)
+    assert await bench.directory.recent(ACME, 5) is first
+    bench.letta.roster.append(agent(3, "editor"))
+    bench.clock.advance(2)
+
+    assert agent_id(3) in (await bench.directory.recent(ACME, 5)).by_id
+    assert bench.letta.listings == 2
+
+
+async def test_an_old_list_serves_while_the_source_is_away_and_nobody_waits_for_it_each_time(bench: Bench) -> None:
+    first = await bench.directory.recent(ACME, 5)
+    bench.letta.away = True
+    bench.clock.advance(10)
+    for _ in range(20):
+        assert await bench.directory.recent(ACME, 5) is first
+    assert bench.letta.listings == 2
+
+    bench.letta.away = False
+    bench.clock.advance(AWAY_SECONDS)
+    assert await bench.directory.recent(ACME, 5) is not first
+
+
+async def test_without_a_list_a_source_that_is_away_is_said_to_be(bench: Bench) -> None:
+    bench.letta.away = True
+    with pytest.raises(LettaUnavailableError):
+        await bench.directory.recent(ACME, 5)
+
+
+async def test_those_who_wait_for_one_failed_reading_share_its_end(bench: Bench) -> None:
+    class Slow(FakeLetta):
+        async def agents(self, context: Context) -> AsyncIterator[Agent]:
+            for _ in range(100):
+                # Everybody else is waiting by then.
+                await asyncio.sleep(0)
+            bench.clock.advance(10)
+            async for one in super().agents(context):
+                yield one
+
+    slow = Slow(away=True)
+    directory = Directory(bench.client, slow, bench.clock)
+    ends = await asyncio.gather(*(directory.recent(ACME, 5) for _ in range(20)), return_exceptions=True)
+
+    assert all(isinstance(end, LettaUnavailableError) for end in ends)
+    assert slow.listings == 1
+
+
+async def test_what_another_process_has_read_meanwhile_spares_the_source(bench: Bench) -> None:
+    other = bench.another()
+    await other.recent(ACME, 5)
+    await bench.directory.recent(ACME, 5)
+    bench.letta.roster.append(agent(3, "editor"))
+    bench.clock.advance(10)
+    await other.recent(ACME, 5)
+
+    assert agent_id(3) in (await bench.directory.recent(ACME, 5)).by_id
+    assert bench.letta.listings == 2
+
+
+async def test_a_stored_list_is_as_old_as_its_reading(bench: Bench) -> None:
+    await bench.directory.recent(ACME, 5)
+    stored = int(await bench.client.hget(keys.of(ACME).agents, "*"))
+    await bench.client.hset(keys.of(ACME).agents, "*", stored - 6_000)
+
+    await bench.another().recent(ACME, 5)
+    assert bench.letta.listings == 2
+
+
+async def test_a_stamp_of_the_future_is_believed_once(bench: Bench) -> None:
+    """Redis' clock was set back: the stored list must not count as new until the clock is there again."""
+    other = bench.another()
+    await bench.directory.recent(ACME, 5)
+    stored = int(await bench.client.hget(keys.of(ACME).agents, "*"))
+    await bench.client.hset(keys.of(ACME).agents, "*", stored + 3_600_000)
+    await other.recent(ACME, 5)
+    for _ in range(3):
+        bench.clock.advance(6)
+        await other.recent(ACME, 5)
+
+    assert bench.letta.listings == 4
+
+
+async def test_a_list_that_was_under_way_brings_back_no_key_of_a_deleted_tenant(bench: Bench) -> None:
+    await bench.directory.recent(ACME, 5)
+    await bench.client.delete(keys.of(ACME).tenant, keys.of(ACME).agents)
+    bench.clock.advance(10)
+
+    assert agent_id(1) in (await bench.directory.recent(ACME, 5)).by_id
+    assert await bench.client.keys("*acme*") == []
+
+
+def test_a_list_of_thousands_of_one_name_is_no_work() -> None:
+    """Twice as many take twice as long, not four times: generous, for a machine that is busy."""
+
+    def seconds(number: int) -> float:
+        agents = [agent(one, "twin") for one in range(number)]
+        began = time.process_time()
+        assert len(Roster.of(agents, 0).by_name["twin"]) == number
+        return time.process_time() - began
+
+    assert seconds(50_000) < 1
+
+
+async def test_an_agent_that_a_page_repeats_is_not_ambiguous(bench: Bench) -> None:
+    """The list changes while its pages are read."""
+    bench.letta.roster = [agent(1, "researcher"), agent(1, "researcher")]
+
+    assert await bench.directory.find(ACME, "researcher", seen_at=bench.now) == agent(1, "researcher")
