@@ -87,3 +87,5 @@ class Taken:
     expires_at_ms: int | None
     accepted_at_ms: int
     envelope: bytes
+    incarnation: str = ""
+    """Which tenant of this name: another one has its own deliveries under the same ids."""

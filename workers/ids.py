@@ -19,6 +19,11 @@ def new_seed() -> str:
     return str(ULID())
 
 
+def new_incarnation() -> str:
+    """Tells a tenant from another one of the same name, before or after it."""
+    return str(ULID())
+
+
 def new_process_id(role: str) -> str:
     """Names this process among all that share a Redis."""
     return f"{role}@{socket.gethostname()}:{os.getpid()}:{str(ULID())[-6:]}"

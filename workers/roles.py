@@ -14,6 +14,7 @@ from workers.broker.arq import connect_arq
 from workers.broker.client import REDIS_AWAY, close, require_durable
 from workers.broker.rules import Pool
 from workers.directory.agents import Directory
+from workers.directory.removal import Removal
 from workers.dispatch.loop import Dispatcher
 from workers.dispatch.ownership import Ownership
 from workers.heartbeat import Heartbeat
@@ -91,7 +92,7 @@ async def wait_for_redis(resources: Resources) -> None:
 
 
 def dispatcher(settings: Settings) -> Process:
-    """Streams to mailboxes, and the sweeper.
+    """Streams to mailboxes, the sweeper, and the removal of tenants that leave.
 
     Raises:
         ConfigurationError: an address is missing.
@@ -104,9 +105,10 @@ def dispatcher(settings: Settings) -> Process:
     directory = Directory(resources.client, letta, resources.clock)
     sweeper = Sweeper(resources, bells)
     loop = Dispatcher(resources, ownership, directory, bells)
-    heartbeat = Heartbeat(resources, [ownership, sweeper, loop], lambda: 0)
+    removal = Removal(resources)
+    heartbeat = Heartbeat(resources, [ownership, sweeper, loop, removal], lambda: 0)
     closers = (letta.close, lambda: close(arq))
-    return Process(resources, [[ownership], [sweeper, loop], [heartbeat]], STOP_MARGIN_SECONDS, closers)
+    return Process(resources, [[ownership], [sweeper, loop, removal], [heartbeat]], STOP_MARGIN_SECONDS, closers)
 
 
 def pools(settings: Settings, names: Sequence[Pool]) -> Process:

@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from console.addresses import has_password, redis_cli
+from console.commands import leaving
 from console.commands.get import TENANTS, tenant_rows
 from console.commands.options import FormOption, JsonOption, TenantOption, form_of, size
 from console.output import Form, out, pairs, print_json, safe
@@ -28,7 +29,7 @@ from workers.errors import ConfigurationError, LettaUnavailableError
 
 ASK_LETTA_SECONDS = 2.0
 
-app = typer.Typer(no_args_is_help=True, help="Register tenants, set their limits, suspend and resume them.")
+app = typer.Typer(no_args_is_help=True, help="Register tenants, set limits, suspend, resume, delete.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits, dashes.", show_default=False)]
 PerMinute = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Turns of all its agents a minute.")]
@@ -43,6 +44,7 @@ MaxBytes = Annotated[
 
 def register(parent: typer.Typer) -> None:
     """Adds the commands."""
+    leaving.register(app)
     parent.add_typer(app, name="tenant", rich_help_panel="Operate")
 
 

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "workers.heartbeat": (("workers.broker", *RUNNING), "tells of services it is given"),
     "workers.watchdog": ((), "must work when nothing else does"),
     "workers.bus": (("schemas", "workers.broker", *RUNNING), "used by the orchestrator and by outside producers"),
-    "workers.directory": (("schemas", "workers.broker", *FLOOR), "asks a source that it is given, never a Letta client"),
+    "workers.directory": (("schemas", "workers.broker", *RUNNING), "asks a source that it is given, never a Letta client"),
     "workers.mailbox": (("schemas", "workers.broker", *RUNNING), "wakes a pool by job name, so that turn stays above it"),
     "workers.dispatch": (
         ("schemas", "workers.broker", "workers.bus", "workers.directory", "workers.mailbox", *RUNNING),

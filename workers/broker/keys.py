@@ -29,7 +29,7 @@ class Name:
 
 
 TENANT_NAMES: dict[str, Name] = {
-    "tenant": Name("tenant", "hash", "directory.tenants", "the tenant's", "limits, suspended, created_at_ms"),
+    "tenant": Name("tenant", "hash", "register, amend, leave", "the tenant's", "limits, suspended, created_at_ms, incarnation; `leaving` alone once it is gone"),
     "tasks": Name("tasks", "stream", "producers", "the tenant's", "what producers publish; entries leave by dispatch or refuse"),
     "message": Name("message:", "hash", "publish, dispatch", "until purged", "content and acceptance, once for all recipients"),
     "delivery": Name("delivery:", "hash", "dispatch, take, settle", "until purged", "the ledger entry of one delivery"),
@@ -167,6 +167,11 @@ def of(context: Context) -> TenantKeys:
 def tenants() -> str:
     """The set of registered tenants."""
     return PREFIX + GLOBAL_NAMES["tenants"].suffix
+
+
+def leaving() -> str:
+    """The sorted set of tenants that are being deleted, by when that was asked for."""
+    return PREFIX + GLOBAL_NAMES["leaving"].suffix
 
 
 def control() -> str:

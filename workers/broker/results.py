@@ -174,7 +174,9 @@ class Expanded:
 
 def parse_taken(row: Sequence[Any]) -> Taken:
     """One row of lua/take.lua."""
-    id_, agent, token, attempt, epoch, fate_open, opened_at, run_id, expires_at, accepted_at, envelope = row
+    id_, agent, token, attempt, epoch, fate_open, opened_at, run_id, expires_at, accepted_at, envelope, incarnation = (
+        row
+    )
     return Taken(
         id=id_.decode(),
         message_id=id_.decode().rpartition(":")[0],
@@ -188,4 +190,5 @@ def parse_taken(row: Sequence[Any]) -> Taken:
         expires_at_ms=int(expires_at) if expires_at else None,
         accepted_at_ms=int(accepted_at),
         envelope=envelope,
+        incarnation=incarnation.decode(),
     )

@@ -1,7 +1,7 @@
 """Every Lua script and its one typed coroutine of the same name. Nothing else changes the ledger.
 
 The message's path stands here, what goes to many in bulk.py, what the directory keeps in known.py,
-what operators do in upkeep.py; runner.py runs them.
+what operators do in upkeep.py, how a tenant comes and goes in leaving.py; runner.py runs them.
 The header of lua/<name>.lua names KEYS, ARGV and RETURNS; a test holds header and signature together.
 """
 
@@ -16,6 +16,8 @@ from workers.broker.bulk import NAMES as BULK
 from workers.broker.bulk import BulkScripts
 from workers.broker.known import NAMES as KNOWN
 from workers.broker.known import KnownScripts
+from workers.broker.leaving import NAMES as LEAVING
+from workers.broker.leaving import LeavingScripts
 from workers.broker.results import (
     Cancelled,
     Dispatched,
@@ -48,11 +50,12 @@ NAMES = (
     "sweep",
     *BULK,
     *KNOWN,
+    *LEAVING,
     *UPKEEP,
 )
 
 
-class Scripts(BulkScripts, KnownScripts, UpkeepScripts):
+class Scripts(BulkScripts, KnownScripts, LeavingScripts, UpkeepScripts):
     """Every script, on one connection."""
 
     names = NAMES

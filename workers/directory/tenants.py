@@ -9,7 +9,7 @@ from workers.broker import keys
 from workers.broker.client import Client
 from workers.broker.scripts import Scripts
 from workers.errors import NotFoundError, RefusedError
-from workers.ids import tenant_ids
+from workers.ids import new_incarnation, tenant_ids
 
 CONTROL_LENGTH = 1_000
 
@@ -24,20 +24,23 @@ class Tenants:
         """Registers a tenant.
 
         Raises:
-            RefusedError: the id is odd, or taken.
+            RefusedError: the id is odd, or taken, or still being deleted.
         """
         if not is_tenant_id(tenant):
             raise RefusedError("expected lower-case letters, digits and dashes, 1 to 40", where=f"tenant {tenant!r}")
-        names = keys.of(operator.for_tenant(tenant))
-        fields = {**limits.model_dump(), "suspended": 0, "created_at_ms": now_ms}
-        async with self.client.pipeline(transaction=True) as pipe:
-            for name, value in fields.items():
-                pipe.hsetnx(names.tenant, name, value)
-            await pipe.execute()
+        context, scripts = operator.for_tenant(tenant), Scripts(self.client)
+        known = {**limits.model_dump(), "suspended": 0, "created_at_ms": now_ms}
+        fields = [*known.items(), ("incarnation", new_incarnation())]
+        leaving = await self.client.zscore(keys.leaving(), tenant) is not None
+        if leaving or not await scripts.register(context, fields=fields):
+            raise RefusedError(
+                "is being deleted; `postroom tenant list` tells when it is gone, then create it again",
+                where=f"tenant {tenant!r}",
+            )
         # Who adds the name has made the tenant: a registration that was cut before is made whole by the next.
         if not await self.client.sadd(keys.tenants(), tenant):
             raise RefusedError("is registered already", where=f"tenant {tenant!r}")
-        await self.client.hset(names.tenant, mapping=fields)
+        await scripts.amend(context, fields=fields)
         await self._tell(tenant)
         return Tenant(id=tenant, limits=limits, created_at_ms=now_ms)
 
@@ -54,9 +57,11 @@ class Tenants:
         if not is_tenant_id(tenant):
             raise NotFoundError(f"there is no tenant {tenant!r}")
         found: dict[bytes, bytes] = await self.client.hgetall(keys.of(operator.for_tenant(tenant)).tenant)
+        if b"leaving" in found:
+            raise NotFoundError(f"tenant {tenant!r} is being deleted")
         if not found:
             raise NotFoundError(f"there is no tenant {tenant!r}: `postroom tenant create {tenant}` registers it")
-        fields = {name.decode(): int(value) for name, value in found.items()}
+        fields = {name.decode(): int(value) for name, value in found.items() if name != b"incarnation"}
         return Tenant(
             id=tenant,
             limits=Limits.model_validate(fields),
@@ -72,8 +77,8 @@ class Tenants:
         """
         await self.show(operator, tenant)
         context = operator.for_tenant(tenant)
-        await self.client.hset(keys.of(context).tenant, mapping=limits.model_dump())
         scripts = Scripts(self.client)
+        await scripts.amend(context, fields=list(limits.model_dump().items()))
         cursor, _ = await scripts.lift(context)
         while cursor:
             cursor, _ = await scripts.lift(context, cursor=cursor)
@@ -87,7 +92,8 @@ class Tenants:
             NotFoundError: it is not registered.
         """
         await self.show(operator, tenant)
-        await self.client.hset(keys.of(operator.for_tenant(tenant)).tenant, "suspended", int(suspended))
+        fields = [("suspended", int(suspended))]
+        await Scripts(self.client).amend(operator.for_tenant(tenant), fields=fields)
         await self._tell(tenant)
         return await self.show(operator, tenant)
 

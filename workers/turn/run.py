@@ -175,7 +175,8 @@ class TurnRunner:
             agent=taken.agent,
             content=turn.envelope.content,
             # The server's key is the otid alone, so it must name everything (LETTA.md section 3).
-            otid=f"postroom:{turn.context.tenant}:{taken.id}:{taken.agent}:{taken.epoch}",
+            # A tenant that was deleted and made again is another: the server must not join the old one's turns.
+            otid=f"postroom:{turn.context.tenant}:{_part(taken.incarnation)}{taken.id}:{taken.agent}:{taken.epoch}",
             conversation=turn.envelope.conversation,
             deadline_seconds=self._resources.settings.turn_deadline_seconds,
         )
@@ -186,3 +187,7 @@ class TurnRunner:
     def _expired(self, turn: Turn) -> bool:
         expires_at_ms = turn.taken.expires_at_ms
         return expires_at_ms is not None and self._now_ms(turn) >= expires_at_ms
+
+
+def _part(incarnation: str) -> str:
+    return f"{incarnation}:" if incarnation else ""

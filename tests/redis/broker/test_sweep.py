@@ -235,3 +235,21 @@ async def test_a_dead_dispatcher_loses_nothing(ledger: Ledger) -> None:
     await sweep(ledger)
 
     assert await ledger.client.xlen(ledger.keys.tasks) == 1
+
+
+async def test_old_events_of_a_tenant_where_nothing_happens_any_more_go(ledger: Ledger) -> None:
+    """Nobody writes one, so nobody drops one: the sweep does, a part at a time, and keeps what is younger."""
+    small = with_rules(ledger, per_step=3)
+    old, young = ledger.time.now_ms - ledger.rules.kept_ms - 5, ledger.time.now_ms - ledger.rules.kept_ms
+    fields = {"message": "m", "delivery": "", "agent": "", "state": "accepted", "cause": ""}
+    for number in range(7):
+        await ledger.client.xadd(ledger.keys.events, fields, id=f"{old}-{number}")
+    for number in range(2):
+        await ledger.client.xadd(ledger.keys.events, fields, id=f"{young}-{number}")
+    lengths = []
+    for _ in range(4):
+        await sweep(small)
+        lengths.append(await ledger.client.xlen(ledger.keys.events))
+
+    assert lengths[0] < 9
+    assert lengths[-1] == 2

@@ -16,6 +16,7 @@ from tests.support.time import FakeClock
 from tests.support.waiting import until
 from workers.broker.rules import Pool
 from workers.directory.agents import Directory
+from workers.directory.removal import Removal
 from workers.dispatch.loop import Dispatcher
 from workers.dispatch.ownership import Ownership
 from workers.heartbeat import Heartbeat
@@ -49,6 +50,7 @@ EVERY_SERVICE: dict[str, Make] = {
     "sweeper": lambda one: Sweeper(one, workshop(one).bells),
     "dispatcher": dispatcher,
     "pool": pool,
+    "removal": Removal,
 }
 
 

@@ -2,6 +2,7 @@
 -- KEYS: the tenant's root
 -- ARGV: entry_id
 -- RETURNS: discarded or gone
+if not registered() then return 'gone' end
 local entry_id = ARGV[1]
 
 local dead = read_letter(entry_id)

@@ -2,6 +2,7 @@
 -- KEYS: the tenant's root
 -- ARGV: message_id forward_id forward_digest forward_envelope
 -- RETURNS: {status, next_look_ms}; status is gathered, early or gone
+if not registered() then return {'gone', '0'} end
 local message_id, forward_id, digest, envelope = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local due = redis.call('ZSCORE', key('gathers'), message_id)
 if not due then return {'gone', '0'} end

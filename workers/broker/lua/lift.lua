@@ -3,6 +3,7 @@
 -- KEYS: the tenant's root
 -- ARGV: cursor
 -- RETURNS: {the next cursor, 0 at the end; how many holds were lifted}
+if not registered() then return {'0', 0} end
 local cursor, lifted = ARGV[1], 0
 local step = redis.call('HSCAN', key('holds'), cursor, 'COUNT', PER_STEP)
 for i = 1, #step[2], 2 do

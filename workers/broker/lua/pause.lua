@@ -3,6 +3,7 @@
 -- KEYS: the tenant's root
 -- ARGV: message_id
 -- RETURNS: paused, already, ended or not_found
+if not registered() then return 'not_found' end
 local record = key('message', ARGV[1])
 local known = redis.call('HMGET', record, 'state', 'paused')
 if not known[1] then return 'not_found' end

@@ -2,5 +2,6 @@
 -- KEYS: the tenant's root
 -- ARGV: counter drift
 -- RETURNS: what it is now
+if not registered() then return 0 end
 count(ARGV[1], ARGV[2])
 return redis.call('HGET', key('counters'), ARGV[1])

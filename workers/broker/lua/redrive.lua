@@ -6,6 +6,7 @@
 -- RETURNS: {status, next_look_ms}; status is redriven, gone, expired (nothing was changed: give a ttl), full (the
 --   tenant's bytes are used up) or conflict (its id has become another message's, or it is not at its end);
 --   next_look_ms is now where it can go and nobody was rung
+if not registered() then return {'gone', '0'} end
 local entry_id, ttl = ARGV[1], tonumber(ARGV[2])
 
 local dead = read_letter(entry_id)

@@ -4,6 +4,7 @@
 -- KEYS: the tenant's root
 -- ARGV: owner entry_id message_id cause detail answers
 -- RETURNS: refused, gone or lost
+if not registered() then return 'lost' end
 local owner, entry_id, message_id, cause, detail, answers = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 if redis.call('GET', key('dispatcher')) ~= owner then return 'lost' end

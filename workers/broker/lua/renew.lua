@@ -2,11 +2,11 @@
 -- KEYS: the tenant's root
 -- ARGV: lease_ms pairs...
 -- RETURNS: the agents of the pairs (agent, token) whose lease is lost
-local lease_ms, lost = tonumber(ARGV[1]), {}
+local lease_ms, there, lost = tonumber(ARGV[1]), registered(), {}
 for i = 2, #ARGV, 2 do
   local agent, token = ARGV[i], ARGV[i + 1]
   local holder = redis.call('HGET', key('holders'), agent) or ''
-  if string.match(holder, '^(%d+)|') == token then
+  if there and string.match(holder, '^(%d+)|') == token then
     redis.call('ZADD', key('leases'), digits(NOW + lease_ms), agent)
   else
     lost[#lost + 1] = agent

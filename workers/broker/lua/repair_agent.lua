@@ -3,6 +3,7 @@
 -- KEYS: the tenant's root
 -- ARGV: agent
 -- RETURNS: next_look_ms
+if not registered() then return '0' end
 local agent = ARGV[1]
 
 local token, delivery = string.match(redis.call('HGET', key('holders'), agent) or '', '^(%d+)|([^|]*)|')

@@ -3,6 +3,7 @@
 -- KEYS: the tenant's root
 -- ARGV: delivery_id agent
 -- RETURNS: next_look_ms
+if not registered() then return '0' end
 local delivery, agent = ARGV[1], ARGV[2]
 local known = redis.call('HMGET', key('delivery', delivery), 'state', 'agent', 'score', 'fate', 'token', 'due')
 local state, own = known[1], known[2]

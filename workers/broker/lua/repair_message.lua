@@ -2,6 +2,7 @@
 -- KEYS: the tenant's root
 -- ARGV: message_id
 -- RETURNS: next_look_ms
+if not registered() then return '0' end
 local message = ARGV[1]
 local ENDS = {'delivered', 'expired', 'refused', 'dead', 'cancelled', 'unknown'}
 local record = key('message', message)

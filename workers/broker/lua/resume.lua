@@ -2,6 +2,7 @@
 -- KEYS: the tenant's root
 -- ARGV: message_id
 -- RETURNS: {status, next_look_ms}; status is resumed, already or not_found
+if not registered() then return {'not_found', '0'} end
 local message_id, AT_ONCE = ARGV[1], 1000
 local record = key('message', message_id)
 if redis.call('EXISTS', record) == 0 then return {'not_found', '0'} end

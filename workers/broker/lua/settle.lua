@@ -6,6 +6,7 @@
 --   fate_open run_id reply stop_reason total_tokens forward_id forward_digest forward_envelope)
 -- RETURNS: {next_look_ms, {result...}, pools to ring...}; result is settled, already or lost
 local seed, STRIDE = ARGV[1], 18
+local there = registered()
 
 -- Sends the reply on. Answers nothing where it went, else why not.
 local function forward(delivery, message_id, digest, envelope)
@@ -79,7 +80,8 @@ end
 
 local results = {}
 for i = 2, #ARGV, STRIDE do
-  results[#results + 1] = settle(i)
+  results[#results + 1] = there and settle(i) or 'lost'
 end
+if not there then return {'0', results} end
 local pools = ring_up(seed)
 return {digits(next_look()), results, unpack(pools)}

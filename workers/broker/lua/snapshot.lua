@@ -3,6 +3,7 @@
 -- KEYS: the tenant's root
 -- ARGV: owner entry_id message_id digest envelope size rank not_before_ms expires_at_ms gather_want gather_within_ms answers recipients... (each: `agent|team,team`)
 -- RETURNS: taken, expanding (it was taken before), duplicate, conflict, gone, full or lost
+if not registered() then return 'lost' end
 local owner, entry_id, message_id, digest, envelope = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local size, rank, not_before, expires_at = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9]
 local HEAD, AT_ONCE = 12, 1000

@@ -1,9 +1,10 @@
 -- Looks after one tenant: promotes what is due, takes back overdue leases, ends what has expired, purges what has
--- ended long ago, and claims drains. Bounded: what is left shows in next_look_ms.
+-- ended long ago and its events, and claims drains. Bounded: what is left shows in next_look_ms.
 -- KEYS: the tenant's root
 -- ARGV: seed overflow_ms
 -- RETURNS: {next_look_ms, {{pool, job id, age_ms}...}, {message id...}, pools to ring...}; the first kind are claims
 --   older than overflow_ms, for the caller to check against arq; the second, gatherings to close
+if not registered() then return {'0', {}, {}} end
 local seed, overflow_ms = ARGV[1], tonumber(ARGV[2])
 
 local function purge(limit)
@@ -21,10 +22,20 @@ local function purge(limit)
   return #old
 end
 
+-- Whoever writes an event drops whole blocks of old ones; a tenant where nothing happens any more has nobody to.
+local function trim_events(limit)
+  local oldest_kept = NOW - KEPT_MS
+  local old = redis.call('XRANGE', key('events'), '-', digits(oldest_kept - 1), 'COUNT', limit)
+  if #old == 0 then return end
+  if #old == limit then redis.call('XTRIM', key('events'), 'MINID', '~', digits(oldest_kept)) end
+  for _, one in ipairs(old) do redis.call('XDEL', key('events'), one[1]) end
+end
+
 promote_due(PER_STEP)
 reap_leases(PER_STEP)
 expire_overdue(PER_STEP)
 purge(PER_STEP)
+trim_events(PER_STEP)
 
 local claims = {}
 local rung = redis.call('HGETALL', key('rung'))

@@ -4,12 +4,13 @@
 -- KEYS: the tenant's root
 -- ARGV: owner pool limit lease_ms
 -- RETURNS: {now_ms, more, next_look_ms, {id, agent, token, attempt, epoch, fate_open, opened_at_ms, run_id,
---   expires_at_ms, accepted_at_ms, envelope}...}; more is 1 where the pool could take more at once; next_look_ms
+--   expires_at_ms, accepted_at_ms, envelope, incarnation}...}; more is 1 where the pool could take more at once; next_look_ms
 --   is not after now_ms where another pool could, and was not rung
+if not registered() then return {digits(NOW), 0, '0'} end
 local owner, pool, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local order = RANKS_OF_POOL[pool]
 local tenant = redis.call('HMGET', key('tenant'), 'suspended', 'in_flight', 'per_minute', 'team_per_minute',
-  'agent_per_minute')
+  'agent_per_minute', 'incarnation')
 local in_flight, per_minute = tonumber(tenant[2] or 0), tonumber(tenant[3] or 0)
 local team_per_minute, agent_per_minute = tonumber(tenant[4] or 0), tonumber(tenant[5] or 0)
 
@@ -63,7 +64,7 @@ local function lease(agent, delivery, teams, expires_at)
   refresh(agent)
   local message = redis.call('HMGET', key('message', message_of(delivery)), 'envelope', 'accepted_at')
   return {delivery, agent, token, attempt, epoch, known[3] == 'open' and 1 or 0, opened_at, known[5] or '',
-    expires_at and digits(expires_at) or '', message[2] or '0', message[1] or ''}
+    expires_at and digits(expires_at) or '', message[2] or '0', message[1] or '', tenant[6] or ''}
 end
 
 -- Out of the mailbox until its message is resumed.
