@@ -17,6 +17,7 @@ from console.commands import (
     schema,
     send,
     services,
+    team,
     tenant,
 )
 from console.exits import EPILOG, is_expected, report
@@ -35,7 +36,7 @@ app = typer.Typer(
         "[bold]postroom send[/bold] uses it."
     ),
 )
-for group in (demo, services, send, get, replies, describe, cancel, tenant, dead, audit, doctor, schema, sandbox):
+for group in (demo, services, send, get, replies, describe, cancel, tenant, team, dead, audit, doctor, schema, sandbox):
     group.register(app)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from console.commands.options import FormOption, JsonOption, TenantOption, form_of, since
 from console.output import Column, Form, Listing, state_text
 from console.session import Session, run, session
+from console.teams import TEAMS, team_rows
 from console.times import relative, size_text, span
 from schemas.address import in_short
 from schemas.agent import Agent
@@ -21,7 +22,7 @@ from schemas.tenant import Tenant
 from workers.bus import listing
 from workers.bus.listing import Hold, Listed
 
-app = typer.Typer(no_args_is_help=True, help="List agents, messages, deliveries or tenants.")
+app = typer.Typer(no_args_is_help=True, help="List agents, teams, messages, deliveries or tenants.")
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many, newest first.")]
 StateOption = Annotated[State | None, typer.Option("--state", "-s", help="Only those in this state.")]
@@ -177,6 +178,17 @@ def agents(tenant: TenantOption = None, form: FormOption = Form.TABLE, as_json: 
       postroom get agents -t acme -o wide
     """
     AGENTS.show(run(_agents(tenant)), form_of(form, as_json=as_json))
+
+
+@app.command("teams")
+def teams(tenant: TenantOption = None, form: FormOption = Form.TABLE, as_json: JsonOption = False) -> None:
+    """The tenant's teams, also those that only agents' tags make, and how many agents are in each.
+
+    [bold]Example[/bold]
+
+      postroom get teams -t acme
+    """
+    TEAMS.show(run(team_rows(tenant)), form_of(form, as_json=as_json))
 
 
 @app.command("messages")

@@ -333,6 +333,73 @@ def test_a_tenant_is_created_limited_suspended_and_resumed(cli: Cli) -> None:
     assert "initech" in cli("tenant", "list").out
 
 
+def test_a_team_is_created_changed_shown_and_deleted(cli: Cli) -> None:
+    members = ("--member", "acme-editor:editor", "-m", "acme-writer")
+    made = cli("team", "create", "editorial", "-t", "acme", *members, "--json").json
+    assert [(one["name"], one["role"]) for one in made["members"]] == [("acme-editor", "editor"), ("acme-writer", None)]
+    added = cli("team", "add", "editorial", "acme-researcher", "--role", "source", "-t", "acme")
+    assert (added.code, added.out) == (0, "acme-researcher is in team editorial as source: 3 members\n")
+    removed = cli("team", "remove", "editorial", "acme-writer", "-t", "acme")
+    assert removed.out == "acme-writer is not in team editorial any more: 2 members\n"
+
+    shown = cli("team", "show", "editorial", "-t", "acme", "--json").json
+    assert [(one["name"], one["roles"], one["on_server"]) for one in shown["members"]] == [
+        ("acme-editor", ["editor"], True),
+        ("acme-researcher", ["source"], True),
+    ]
+    assert (shown["size"], shown["registered"], shown["turns_in_window"]) == (2, True, 0)
+    said = cli("team", "show", "editorial", "-t", "acme").out
+    assert f"0 of {shown['turns_a_minute']} turns a minute" in said
+    assert "acme-researcher" in said
+    assert "editorial" in cli("get", "teams", "-t", "acme", "-o", "name").out.split()
+    assert cli("team", "list", "-t", "globex", "--json").json == []
+
+    asked = cli("team", "delete", "editorial", "-t", "acme")
+    assert (asked.code, asked.err) == (3, "error: team 'editorial': give --yes to delete it\n")
+    assert cli("team", "delete", "editorial", "-t", "acme", "--yes").out == "team editorial is deleted\n"
+    assert cli("team", "show", "editorial", "-t", "acme").code == 4
+
+
+def test_a_team_by_tags_has_whoever_carries_them(cli: Cli) -> None:
+    made = cli("team", "create", "everybody", "-t", "acme", "--tag", "tenant:acme")
+    assert made.out == "team everybody is registered: finds its members by tenant:acme\n"
+
+    shown = cli("team", "show", "everybody", "-t", "acme", "--json").json
+    assert (shown["by"], shown["size"], len(shown["members"])) == ("tags", 4, 4)
+    listed = {one["name"]: one for one in cli("team", "list", "-t", "acme", "--json").json}
+    assert (listed["everybody"]["size"], listed["everybody"]["tags"]) == (4, ["tenant:acme"])
+    changed = cli("team", "add", "everybody", "acme-writer", "-t", "acme")
+    assert (changed.code, changed.err) == (
+        3,
+        "error: team 'everybody': finds its members by tags: change the tags of the agent\n",
+    )
+    assert cli("team", "delete", "everybody", "-t", "acme", "--yes").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("create", "x", "-m", "acme-writer", "--tag", "a"), 2, "lists its members or finds them"),
+        (("create", "x", "-m", "acme-writr"), 4, "did you mean 'acme-writer'"),
+        (("create", "x", "-m", "globex-helper"), 4, "there is no agent 'globex-helper' in tenant 'acme'"),
+        (("create", "x", "-m", "acme-writer", "-m", "acme-writer:lead"), 3, "names an agent twice"),
+        (("create", "a team"), 3, "expected letters"),
+        (("add", "nobodys", "acme-writer"), 4, "there is no team 'nobodys'"),
+        (("remove", "nobodys", "acme-writer"), 4, "there is no team 'nobodys'"),
+        (("show", "nobodys"), 4, "there is no team 'nobodys'"),
+        (("delete", "nobodys", "--yes"), 4, "there is no team 'nobodys'"),
+    ],
+)
+def test_what_cannot_be_done_to_a_team_has_its_code_and_its_sentence(
+    cli: Cli, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    ran = cli("team", *arguments, "-t", "acme")
+
+    assert (ran.code, ran.out) == (code, "")
+    assert sentence in " ".join(ran.err.split())
+    assert cli("team", "list", "-t", "acme", "--json").json == []
+
+
 def test_the_example_of_tenant_show_works_when_it_is_pasted(cli: Cli) -> None:
     shown = cli("tenant", "show", "globex")
     example = next(line for line in shown.out.splitlines() if "redis-cli" in line)

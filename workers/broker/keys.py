@@ -150,6 +150,9 @@ class TenantKeys:
     def agents(self) -> str:
         return self._name("agents")
 
+    def rate(self, scope: str) -> str:
+        return self._name("rate", scope)
+
     @property
     def teams(self) -> str:
         return self._name("teams")

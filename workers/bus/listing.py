@@ -14,6 +14,7 @@ from schemas.ids import AgentId, MessageId, is_agent_id
 from schemas.receipt import Receipt
 from workers.broker import keys
 from workers.broker.client import Client
+from workers.broker.rules import RATE_WINDOW_MS, WINDOW_PAD_MS
 from workers.bus.receipts import read_receipt
 from workers.errors import NotFoundError
 
@@ -107,6 +108,12 @@ async def known_agents(context: Context, client: Client) -> list[Agent]:
 async def leased(context: Context, client: Client) -> frozenset[AgentId]:
     """The agents that have a turn now."""
     return frozenset(member.decode() for member in await client.zrange(keys.of(context).leases, 0, -1))
+
+
+async def turns_in_window(context: Context, client: Client, scope: str, now_ms: int) -> int:
+    """How many turns of a rate's scope (`tenant`, `agent:<id>`, `team:<name>`) still count now."""
+    times: list[bytes] = await client.lrange(keys.of(context).rate(scope), 0, -1)
+    return sum(int(at_ms) >= now_ms - RATE_WINDOW_MS - WINDOW_PAD_MS for at_ms in times)
 
 
 async def _newest_first(context: Context, client: Client, since_ms: int | None) -> AsyncIterator[Listed]:
