@@ -1,8 +1,14 @@
-"""`postroom tenant delete`: a tenant goes, whole."""
+"""`postroom tenant export` and `delete`: a tenant goes, whole."""
 # ruff: noqa: FBT002  # typer gives options by name
 
+import json
+import os
 import sys
-from typing import Annotated, Any
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.text import Text
@@ -13,19 +19,24 @@ from console.session import Session, run, session
 from console.times import clock_time, size_text
 from schemas.context import Context
 from schemas.delivery import State
+from schemas.export import End, Line
 from schemas.ids import is_tenant_id
 from workers.broker import keys
 from workers.bus import listing
+from workers.bus.export import Export
 from workers.directory.removal import POLL_SECONDS, Phase, Progress, Remover
 from workers.errors import NotFoundError, RefusedError
 
 WAIT_SECONDS = 60.0
+TELL_EVERY = 500
+STDOUT = "-"
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to `postroom tenant`."""
+    """Adds the commands to `postroom tenant`."""
+    app.command("export")(export)
     app.command("delete")(delete)
 
 
@@ -44,7 +55,7 @@ def delete(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a tenant whole: its messages, dead letters, events, limits. There is no way back.
+    """Delete a tenant whole: its messages, dead letters, events, limits. There is no way back; export it first.
 
     It is suspended, its running turns end or are cut (their receipts are lost with the rest), then it is marked: from
     the mark on no call is made for it, whoever publishes is told that there is no such tenant, and within a minute no
@@ -52,6 +63,8 @@ def delete(
     command again. Agents on the Letta server are not touched.
 
     [bold]Examples[/bold]
+
+      postroom tenant export acme --out acme.jsonl
 
       postroom tenant delete acme
 
@@ -68,6 +81,78 @@ def delete(
     else:
         at = f"; no call since {clock_time(progress.marked_at_ms)}" if progress.marked_at_ms else ""
         out().print(f"tenant {name} is deleted{at}")
+
+
+def export(
+    name: Name,
+    target: Annotated[str, typer.Option("--out", metavar="FILE", help="Where to; - is stdout.")] = "-",
+    content: Annotated[
+        bool, typer.Option("--content/--no-content", help="With what people and agents wrote, or without.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a tenant out as JSON lines: limits, teams, agents, messages with receipts, dead letters, events, replies.
+
+    The first line is a header with the version; the last, of kind "end", has the counts: without it the export was cut.
+    A file appears under its name only when it is whole. While work goes on the lines are no picture of one moment:
+    suspend the tenant first where that matters. With --out -, the summary (--json, too) goes to stderr.
+
+    [bold]Examples[/bold]
+
+      postroom tenant export acme --out acme.jsonl
+
+      postroom tenant export acme --no-content | grep '"kind":"letter"'
+    """
+
+    async def work() -> dict[str, int]:
+        async with session() as opened:
+            tenant = await opened.tenants.show(opened.operator, name)
+            lines = Export(opened.operator.for_tenant(name), opened.client, content=content)
+            with _target(target) as file:
+                return await _write(lines.lines(tenant, at_ms=await opened.now_ms()), file)
+
+    counts = run(work())
+    if as_json:
+        document = {"tenant": name, "out": target, "counts": counts}
+        print(json.dumps(document), file=sys.stderr if target == STDOUT else sys.stdout)
+    else:
+        what = ", ".join(f"{number} {kind}" for kind, number in counts.items()) or "nothing but its limits"
+        err.print(f"tenant {name} is exported: {what}", markup=False)
+
+
+async def _write(lines: AsyncIterator[Line], file: TextIO) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    with err.status("exporting") as status:
+        number = 0
+        async for line in lines:
+            file.write(line.model_dump_json() + "\n")
+            number += 1
+            if number % TELL_EVERY == 0:
+                status.update(f"exporting: {number} lines")
+            if isinstance(line, End):
+                counts = line.counts
+    return counts
+
+
+@contextmanager
+def _target(target: str) -> Iterator[TextIO]:
+    """Stdout, or a file that gets its name when it is whole, readable by its owner alone."""
+    if target == STDOUT:
+        yield sys.stdout
+        return
+    path = Path(target)
+    try:
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise RefusedError(f"cannot be written: {error.strerror}", where=target) from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).replace(path)
+    finally:
+        Path(part).unlink(missing_ok=True)
 
 
 async def _delete(opened: Session, name: str, confirm: str | None, wait: float) -> tuple[dict[str, int], Progress]:

@@ -154,6 +154,19 @@ async def test_a_command_that_is_killed_after_the_mark_is_finished_by_a_dispatch
     assert (await acme.ask("acme-support", "[[say fresh]]", within=20)).reply == "fresh"
 
 
+async def test_a_tenant_is_exported_before(running: Fleet, acme: TenantClient, tmp_path: Path) -> None:
+    for number in range(3):
+        await acme.ask(AGENTS[number], f"[[say reply {number}]]", within=20)
+    target = tmp_path / "acme.jsonl"
+    ran = await asyncio.to_thread(run, running, "tenant", "export", "acme", "--out", str(target), "--json")
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    piped = await asyncio.to_thread(run, running, "tenant", "export", "acme")
+
+    assert json.loads(ran.stdout)["counts"] == lines[-1]["counts"]
+    assert (lines[0]["kind"], lines[-1]["kind"], lines[-1]["counts"]["message"]) == ("header", "end", 3)
+    assert json.loads(piped.stdout.splitlines()[-1]) == lines[-1]
+
+
 async def test_a_tenant_is_not_deleted_by_a_slip(running: Fleet, redis: Client) -> None:
     """Without a terminal its name must be given, and be right."""
     for arguments in ((), ("--confirm", "globex")):

@@ -167,6 +167,11 @@ def of(context: Context) -> TenantKeys:
     return TenantKeys(context.tenant)
 
 
+def family(context: Context, name: str) -> str:
+    """What the names of one kind begin with, where an id follows."""
+    return of(context).root + TENANT_NAMES[name].suffix
+
+
 def tenants() -> str:
     """The set of registered tenants."""
     return PREFIX + GLOBAL_NAMES["tenants"].suffix

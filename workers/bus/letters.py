@@ -67,6 +67,15 @@ async def read_letters(
         start = f"({letters[-1].entry_id}"
 
 
+async def read_letter_entries(context: Context, client: Client) -> AsyncIterator[DeadLetter]:
+    """The tenant's dead letters, oldest first, with the raw bytes that they may carry."""
+    start = "-"
+    while page := await client.xrange(keys.of(context).dead, start, "+", count=PAGE):
+        for entry in page:
+            yield _letter(*entry)
+        start = f"({page[-1][0].decode()}"
+
+
 async def read_letter(context: Context, client: Client, id_: str) -> Addressed:
     """One letter by its own id or its delivery's or message's, with its raw bytes.
 
