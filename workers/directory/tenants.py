@@ -34,7 +34,7 @@ class Tenants:
         leaving = await self.client.zscore(keys.leaving(), tenant) is not None
         if leaving or not await scripts.register(context, fields=fields):
             raise RefusedError(
-                "is being deleted; `postroom tenant list` tells when it is gone, then create it again",
+                "is being deleted, which takes seconds while a dispatcher runs; create it again then",
                 where=f"tenant {tenant!r}",
             )
         # Who adds the name has made the tenant: a registration that was cut before is made whole by the next.
