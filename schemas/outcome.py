@@ -69,6 +69,13 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenHistory:
+    """The model refuses what the agent already has behind it, whatever the message: parks the agent, costs nothing."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class FateUnknown:
     """The call was cut: the turn may have run, may still run, or may never have begun."""
 
@@ -76,4 +83,4 @@ class FateUnknown:
     run_id: str | None = None
 
 
-Outcome = Replied | Busy | AwaitsApproval | Throttled | Failed | Rejected | FateUnknown
+Outcome = Replied | Busy | AwaitsApproval | Throttled | Failed | Rejected | BrokenHistory | FateUnknown

@@ -77,6 +77,12 @@ class Settings(BaseSettings):
     )
     backoff_cap_seconds: float = Field(default=60, gt=0, le=86_400, description="The longest pause between attempts.")
 
+    park_after: int = Field(
+        default=5,
+        ge=0,
+        le=1_000,
+        description="An agent is parked after so many dead letters in a row; 0: only where its history is broken.",
+    )
     aging_high_seconds: int = Field(default=15, ge=0, description="A high message that has waited so long goes first.")
     aging_normal_seconds: int = Field(default=60, ge=0, description="The same for a normal one.")
     aging_low_seconds: int = Field(default=300, ge=0, description="The same for a low one.")
@@ -127,7 +133,7 @@ class Settings(BaseSettings):
             self.aging_normal_seconds * 1000,
             self.aging_low_seconds * 1000,
         )
-        return Rules(aging_ms=aging, kept_ms=int(self.kept_days * 86_400_000))
+        return Rules(aging_ms=aging, kept_ms=int(self.kept_days * 86_400_000), park_after=self.park_after)
 
     def required_redis_url(self) -> str:
         """The Redis URL.

@@ -40,7 +40,7 @@ class Desk:
 async def desk(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     cli = Cli(tmp_path, monkeypatch)
     cli.set(POSTROOM_REDIS_URL=server.url, POSTROOM_TENANT="acme", POSTROOM_ACCEPT_LOSS="true")
-    async with town(server, tmp_path, max_attempts=2) as opened:
+    async with town(server, tmp_path, max_attempts=2, park_after=0) as opened:
         yield Desk(opened, cli)
 
 

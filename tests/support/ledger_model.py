@@ -7,6 +7,7 @@ from schemas.delivery import Cause, State
 from workers.broker.results import Move, Settlement
 from workers.broker.rules import (
     FULL_PAUSE_MS,
+    PARKED_MS,
     POOL_OF_RANK,
     RANKS_OF_POOL,
     Pool,
@@ -98,6 +99,8 @@ class LedgerModel:
     places: dict[str, Place] = field(default_factory=dict)
     rates: dict[str, list[int]] = field(default_factory=dict)
     rung: set[Pool] = field(default_factory=set)
+    quarantined: set[str] = field(default_factory=set)
+    failures: dict[str, int] = field(default_factory=dict)
     fence: int = 0
     arrival: int = 0
 
@@ -202,7 +205,10 @@ class LedgerModel:
             del self.leases[row.agent]
         row.settled = one.token
         self._close(row, one)
-        if one.hold:
+        before = set(self.quarantined)
+        if one.hold == "parked":
+            self.park(row.agent)
+        elif one.hold:
             who = row.agent if one.hold == "agent" else "*"
             self.holds[who] = max(self.holds.get(who, 0), self.now + one.hold_ms)
         expires_at = self.expires_of(row)
@@ -215,7 +221,7 @@ class LedgerModel:
             row.due = self.now + one.due_in_ms if one.due_in_ms else 0
             row.listed = expires_at is not None
         self._place(row.agent)
-        return "settled"
+        return "settled" if self.quarantined == before else "parked"
 
     def _close(self, row: Row, one: Settlement) -> None:
         if one.refund:
@@ -225,6 +231,23 @@ class LedgerModel:
         elif not one.fate_open:
             row.fate_open = False
             row.epoch += 1
+
+    def park(self, agent: str) -> str:
+        if agent in self.quarantined:
+            return "already"
+        self.quarantined.add(agent)
+        self.holds[agent] = PARKED_MS
+        self._place(agent)
+        return "parked"
+
+    def unpark(self, agent: str) -> str:
+        if agent not in self.quarantined:
+            return "not_parked"
+        self.quarantined.discard(agent)
+        del self.holds[agent]
+        self.failures.pop(agent, None)
+        self._place(agent)
+        return "unparked"
 
     def cancel(self, id_: str) -> list[tuple[str, str]] | None:
         message = self.messages.get(id_)
@@ -409,6 +432,12 @@ class LedgerModel:
     def _end(self, row: Row, state: State, cause: Cause) -> None:
         row.state, row.cause, row.listed, row.due = state, cause, False, 0
         message = self.messages[row.message]
+        if state is State.DELIVERED:
+            self.failures.pop(row.agent, None)
+        elif state is State.DEAD:
+            self.failures[row.agent] = self.failures.get(row.agent, 0) + 1
+            if self.rules.park_after and self.failures[row.agent] >= self.rules.park_after:
+                self.park(row.agent)
         if state in {State.DEAD, State.UNKNOWN, State.REFUSED}:
             message.letters += 1
             row.has_letter = True

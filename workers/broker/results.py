@@ -60,7 +60,7 @@ class TakenBatch:
     taken: tuple[Taken, ...]
 
 
-Hold = Literal["", "agent", "tenant"]
+Hold = Literal["", "agent", "tenant", "parked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ class Settlement:
     detail: str = ""
     due_in_ms: int = 0
     hold: Hold = ""
-    """Whom else to keep from being taken for `hold_ms`: this agent, or the whole tenant."""
+    """Whom else to keep from being taken for `hold_ms`: this agent, or the whole tenant; `parked`: this agent, until
+    somebody unparks it."""
     hold_ms: int = 0
     refund: bool = False
     """Whether this attempt costs nothing."""
@@ -121,7 +122,7 @@ def _storable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The answer to a settle: one result for each settlement, settled, already or lost."""
+    """The answer to a settle: one result for each settlement, settled, parked (with its agent), already or lost."""
 
     next_look_ms: int
     results: tuple[str, ...]

@@ -18,6 +18,9 @@ CALL_WITHIN_MS = 500
 FULL_PAUSE_MS = 1_000
 """How long a tenant's stream rests when its bytes are used up."""
 
+PARKED_MS = 8_640_000_000_000_000
+"""Until when a parked agent is held: never. The last time a JavaScript Date knows, and still exact as a double."""
+
 
 class Pool(StrEnum):
     """A pool of workers: a flood of one kind cannot take the slots of another."""
@@ -48,6 +51,8 @@ class Rules:
     per_step: int = 100
     """How much due, overdue and expired work one script call moves."""
     history_bytes: int = 2_000
+    park_after: int = 5
+    """How many messages of an agent in a row may end dead until it is parked; 0: it never is."""
 
     def as_lua(self) -> Iterator[str]:
         """The rules as Lua, for the head of every script."""
@@ -56,6 +61,7 @@ class Rules:
         yield f"local KEPT_MS, MAX_CRASHES = {self.kept_ms}, {self.max_crashes}"
         yield f"local PER_STEP, HISTORY_BYTES = {self.per_step}, {self.history_bytes}"
         yield f"local FULL_PAUSE_MS = {FULL_PAUSE_MS}"
+        yield f"local PARK_AFTER, PARKED_MS = {self.park_after}, {PARKED_MS}"
         yield f"local RATE_WINDOW_MS = {RATE_WINDOW_MS + WINDOW_PAD_MS}"
         pools = ", ".join(f"'{pool}'" for pool in POOL_OF_RANK)
         yield f"local POOL_OF_RANK, OVERFLOW_POOL = {{{pools}}}, '{Pool.STANDARD}'"

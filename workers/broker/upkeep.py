@@ -1,11 +1,11 @@
-"""The scripts of operators: dead letters, repairs. Each one typed coroutine of its script's name."""
+"""The scripts of operators: dead letters, parked agents, repairs. Each one typed coroutine of its script's name."""
 
 from schemas.context import Context
 from schemas.ids import AgentId, DeliveryId, MessageId
 from workers.broker.results import Redriven
 from workers.broker.runner import Runner, optional, text
 
-NAMES = ("redrive", "discard", "recount", "repair_agent", "repair_delivery", "repair_message")
+NAMES = ("redrive", "discard", "park", "unpark", "recount", "repair_agent", "repair_delivery", "repair_message")
 
 
 class UpkeepScripts(Runner):
@@ -19,6 +19,15 @@ class UpkeepScripts(Runner):
     async def discard(self, context: Context, *, entry_id: str) -> str:
         """Gives one dead letter up. `discarded` or `gone`."""
         return text(await self._run(context, "discard", entry_id))
+
+    async def park(self, context: Context, *, agent: AgentId, by: str, why: str) -> str:
+        """Lets no further turn of an agent begin, until it is unparked. `parked` or `already`."""
+        return text(await self._run(context, "park", agent, by.replace("|", "/"), why))
+
+    async def unpark(self, context: Context, *, agent: AgentId) -> tuple[str, int]:
+        """Lets a parked agent go on. `unparked` or `not_parked`, and when to look at the tenant, 0 for never."""
+        status, next_look = await self._run(context, "unpark", agent)
+        return text(status), int(next_look)
 
     async def recount(self, context: Context, *, counter: str, drift: int) -> int:
         """Mends one counter by what was found missing (or, below zero, too much); what it is now."""

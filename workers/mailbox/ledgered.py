@@ -21,7 +21,7 @@ PAGE = 500
 ENTRIES = 50
 """Entries of a stream at a time: each may be large."""
 STRUCTURE = (
-    *("counters", "later", "expiries", "leases", "holders", "holds"),
+    *("counters", "later", "expiries", "leases", "holders", "holds", "parked"),
     *("messages", "ended", "bulks", "gathers", "tenant", "rung"),
 )
 """What is read whole in one transaction, with the mailboxes and ready marks."""

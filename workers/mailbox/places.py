@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from schemas.delivery import State
 from schemas.envelope import PRIORITY_OF_RANK
-from workers.broker.rules import Rules
+from workers.broker.rules import PARKED_MS, Rules
 from workers.mailbox.finding import Finding, Mend
 from workers.mailbox.ledgered import Ledgered
 
@@ -18,6 +18,7 @@ def misplaced(ledgered: Ledgered, now_us: int, rules: Rules) -> Iterator[Finding
     """Mailboxes, leases, ready marks, later and expiries that disagree with the deliveries."""
     yield from _mailboxes(ledgered)
     yield from _leases(ledgered)
+    yield from _parked(ledgered)
     yield from _places(ledgered, now_us, rules)
     yield from _expiries(ledgered)
 
@@ -80,6 +81,22 @@ def _leases(ledgered: Ledgered) -> Iterator[Finding]:
         if fields["state"] == State.RUNNING and delivery not in held:
             sentence = f"delivery {delivery} runs, and nobody holds {fields['agent']}"
             yield Finding("lease", delivery, sentence, Mend.DELIVERY)
+
+
+def _parked(ledgered: Ledgered) -> Iterator[Finding]:
+    """Who is parked is held without an end, and nobody else is."""
+    if not {"parked", "holds"}.isdisjoint(ledgered.mistyped):
+        return
+    parked = ledgered.hash("parked")
+    held = {who: hold for who, hold in ledgered.hash("holds").items() if hold.endswith("|parked")}
+    for agent in {*parked, *held}:
+        if agent not in parked:
+            sentence = f"{agent} is held as parked, and nobody parked it"
+        elif held.get(agent) != f"{PARKED_MS}|parked":
+            sentence = f"{agent} is parked, and not held"
+        else:
+            continue
+        yield Finding("parked", agent, sentence, Mend.AGENT)
 
 
 def _places(ledgered: Ledgered, now_us: int, rules: Rules) -> Iterator[Finding]:

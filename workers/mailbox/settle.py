@@ -31,7 +31,8 @@ class Settler:
         self._flushing: dict[TenantId, asyncio.Task[None]] = {}
 
     async def settle(self, context: Context, settlement: Settlement, *, rings: bool) -> str:
-        """Settles one delivery: `settled`, `already`, or `lost` where another worker has it.
+        """Settles one delivery: `settled`, `parked` (and its agent with it), `already`, or `lost` where another worker
+        has it.
 
         `rings` is False where the caller takes again by itself. Waits as long as Redis is away: a settlement
         that comes late is accepted as long as nobody else has taken the delivery.

@@ -128,6 +128,8 @@ class Drain:
                 attempt=taken.attempt,
                 result=result,
             )
+            if result == "parked":
+                log.warning("agent parked", agent=taken.agent, delivery=taken.id, cause=settlement.cause)
         except asyncio.CancelledError:
             # The lease is lost, or the process ends: the delivery is somebody else's, or soon will be.
             log.warning("turn cut", delivery=taken.id, agent=taken.agent)

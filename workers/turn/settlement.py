@@ -9,7 +9,17 @@ from schemas.context import TraceContext
 from schemas.delivery import Cause, State, Taken
 from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown
 from schemas.ids import reply_id_of
-from schemas.outcome import AwaitsApproval, Busy, Failed, FateUnknown, Outcome, Rejected, Replied, Throttled
+from schemas.outcome import (
+    AwaitsApproval,
+    BrokenHistory,
+    Busy,
+    Failed,
+    FateUnknown,
+    Outcome,
+    Rejected,
+    Replied,
+    Throttled,
+)
 from schemas.verdict import Drop, Wait
 from workers.backoff import backoff_ms
 from workers.broker.results import Settlement
@@ -53,6 +63,8 @@ class Ending:
             case Rejected(cause, detail):
                 state = State.REFUSED if cause is Cause.UNKNOWN_AGENT else State.DEAD
                 return _settle(taken, state, cause, detail)
+            case BrokenHistory(detail):
+                return replace(_settle(taken, State.WAITING, Cause.PARKED, detail), hold="parked", refund=True)
             case FateUnknown(detail, run_id):
                 looking = _settle(taken, State.WAITING, Cause.LOOKING, detail)
                 return replace(looking, due_in_ms=LOOK_MS, fate_open=True, run_id=run_id or "")

@@ -15,7 +15,7 @@ from tests.support.ledger_model import LedgerModel, Limits
 from tests.support.time import ScriptTime
 from workers.broker.client import Client
 from workers.broker.results import Move, Settlement
-from workers.broker.rules import Pool, Rules
+from workers.broker.rules import PARKED_MS, Pool, Rules
 from workers.mailbox.ledgered import Ledgered
 from workers.mailbox.places import RANK_WIDTH
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 AGENTS = tuple(agent_id(number) for number in (1, 2, 3))
 TEAMS = {AGENTS[0]: ("red",), AGENTS[1]: ("red", "blue"), AGENTS[2]: ()}
 MESSAGES = tuple(f"m{number}" for number in range(6))
-RULES = Rules(aging_ms=(0, 2_000, 20_000, 70_000), kept_ms=500_000, max_crashes=2)
+RULES = Rules(aging_ms=(0, 2_000, 20_000, 70_000), kept_ms=500_000, max_crashes=2, park_after=3)
 LEASE_MS = 15_000
 RETURNED = (Cause.BUSY, Cause.BACKOFF, Cause.LOOKING, Cause.RETURNED)
 ENDS = (State.DELIVERED, State.DEAD, State.UNKNOWN, State.REFUSED, State.EXPIRED)
@@ -42,7 +42,7 @@ HOWS = st.fixed_dictionaries(
         "state": st.sampled_from((State.WAITING, State.WAITING, State.DELIVERED, State.DELIVERED, *ENDS)),
         "cause": st.sampled_from(RETURNED),
         "due_in_ms": st.sampled_from((0, 0, 1_000, 40_000)),
-        "hold": st.sampled_from(("", "", "", "agent", "tenant")),
+        "hold": st.sampled_from(("", "", "", "", "agent", "tenant", "parked")),
         "hold_ms": st.sampled_from((3_000, 20_000)),
         "refund": st.booleans(),
         "fate_open": st.booleans(),
@@ -298,6 +298,18 @@ class LedgerMachine(RuleBasedStateMachine):
         assert set(answer.pools) == self.model.ring()
         self.look(answer.next_look_ms, looked=True)
 
+    @rule(agent=st.sampled_from(AGENTS))
+    def park(self, agent: str) -> None:
+        answer = self.run(self.scripts.park(self.context, agent=agent, by="test", why="because"))
+        assert answer == self.model.park(agent)
+
+    @rule(agent=st.sampled_from(AGENTS))
+    def unpark(self, agent: str) -> None:
+        status, next_look_ms = self.run(self.scripts.unpark(self.context, agent=agent))
+        assert status == self.model.unpark(agent)
+        if status == "unparked":
+            self.look(next_look_ms)
+
     @rule(suspended=st.booleans())
     def suspend(self, *, suspended: bool) -> None:
         self.run(self.client.hset(self.ledger.keys.tenant, "suspended", int(suspended)))
@@ -313,6 +325,7 @@ class LedgerMachine(RuleBasedStateMachine):
         is not told to do so again."""
         ledgered = self.run(audit(self.client, self.context, self.model.now_us, RULES))
         times = [at for name in ("later", "leases", "expiries", "ended") for at in ledgered.zset(name).values()]
+        times = [at for at in times if at < PARKED_MS]
         if self.model.is_held("*"):
             times.append(self.model.holds["*"])
         # A take purges nothing: only what else is there must lie ahead.
@@ -353,5 +366,6 @@ class LedgerMachine(RuleBasedStateMachine):
         later = {f"a:{agent}": place.later for agent, place in model.places.items() if place.later}
         later |= {f"d:{row.id}": row.due for row in rows.values() if row.parked and not row.state.is_final}
         assert found.zset("later") == later
+        assert set(found.hash("parked")) == model.quarantined
         assert set(found.hash("rung")) == {str(pool) for pool in model.rung}
         assert all(score // RANK_WIDTH in range(4) for box in found.mailboxes.values() for _, score in box)

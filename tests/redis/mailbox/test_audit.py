@@ -8,6 +8,7 @@ from schemas.delivery import Cause, State
 from tests.support.key_check import audit as assert_whole
 from tests.support.ledger import Ledger, agent_id
 from tests.support.time import FakeClock
+from workers.broker.rules import PARKED_MS
 from workers.mailbox.audit import audit
 from workers.mailbox.finding import Finding
 from workers.mailbox.repair import repair
@@ -80,6 +81,16 @@ MENDED: dict[str, tuple[Corrupt, str, str]] = {
     "not listed": (member("messages", "ready"), "list", "ready"),
     "never purged": (member("ended", "gone"), "list", "gone"),
     "purged too early": (extra("ended", "ready", 10**15), "list", "ready"),
+    "parked and not held": (
+        lambda ledger: ledger.client.hset(key(ledger, "parked"), agent_id(3), "1|cli:me|because"),
+        "parked",
+        agent_id(3),
+    ),
+    "held as parked by nobody": (
+        lambda ledger: ledger.client.hset(key(ledger, "holds"), agent_id(9), f"{PARKED_MS}|parked"),
+        "parked",
+        agent_id(9),
+    ),
     "open miscounted": (says("message:ready", "open", 2), "message", "ready"),
 }
 NOT_MENDED: dict[str, tuple[Corrupt, str, str]] = {

@@ -9,6 +9,8 @@ local RANK_WIDTH = 2.1e15
 local NOW_US = now_us()
 local NOW = math.floor(NOW_US / 1000)
 local rings = {}
+-- The agents that this script parked.
+local parked_now = {}
 
 local function key(name, id)
   return ROOT .. NAMES[name] .. (id or '')
@@ -64,6 +66,13 @@ local function hold(who, until_ms, cause)
   if until_ms > held_until(who) then
     redis.call('HSET', key('holds'), who, digits(until_ms) .. '|' .. cause)
   end
+end
+
+-- Parks an agent with its mailbox: no further turn of it begins until somebody unparks it. The first reason stands.
+local function park(agent, by, why)
+  if redis.call('HSETNX', key('parked'), agent, digits(NOW) .. '|' .. by .. '|' .. why) == 0 then return end
+  hold(agent, PARKED_MS, 'parked')
+  parked_now[agent] = true
 end
 
 local function due_of(delivery)
@@ -149,7 +158,8 @@ end
 local function next_look()
   local soonest = 0
   local function consider(at)
-    if at and at > 0 and (soonest == 0 or at < soonest) then soonest = at end
+    -- What is parked comes back when somebody says so, not at a time.
+    if at and at > 0 and at < PARKED_MS and (soonest == 0 or at < soonest) then soonest = at end
   end
   for _, name in ipairs({'later', 'leases', 'expiries', 'ended', 'gathers'}) do
     local first = redis.call('ZRANGE', key(name), 0, 0, 'WITHSCORES')
@@ -250,6 +260,15 @@ local function post_end(message, delivery, state, cause, detail)
   post(known[1], cjson.encode(said))
 end
 
+-- Counts how many messages of an agent ended dead with none delivered in between, and parks it past the bound.
+local function note_end(agent, state, why)
+  if state == 'delivered' then
+    redis.call('HDEL', key('failures'), agent)
+  elseif state == 'dead' and redis.call('HINCRBY', key('failures'), agent, 1) >= PARK_AFTER and PARK_AFTER > 0 then
+    park(agent, 'worker', why)
+  end
+end
+
 -- Ends a delivery. The caller has taken it out of whatever held it but the mailbox, and refreshes the agent.
 local function finish(delivery, agent, from, state, cause, detail)
   local record, message = key('delivery', delivery), message_of(delivery)
@@ -267,6 +286,7 @@ local function finish(delivery, agent, from, state, cause, detail)
   if state == 'dead' or state == 'unknown' or state == 'refused' then
     letter(message, delivery, state, cause, detail, known[2] or 0, '')
   end
+  note_end(agent, state, detail)
   post_end(message, delivery, state, cause, detail)
   local open = redis.call('HINCRBY', key('message', message), 'open', -1)
   tally(message, state, 1, open)

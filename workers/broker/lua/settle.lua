@@ -4,7 +4,8 @@
 -- KEYS: the tenant's root
 -- ARGV: seed settlements... (each: delivery_id agent token state cause detail due_in_ms hold hold_ms refund
 --   fate_open run_id reply stop_reason total_tokens forward_id forward_digest forward_envelope)
--- RETURNS: {next_look_ms, {result...}, pools to ring...}; result is settled, already or lost
+-- RETURNS: {next_look_ms, {result...}, pools to ring...}; result is settled, parked (settled, and its agent was
+--   parked by it), already or lost
 local seed, STRIDE = ARGV[1], 18
 local there = registered()
 
@@ -54,6 +55,8 @@ local function settle(i)
     hold(agent, NOW + hold_ms, cause)
   elseif hold_scope == 'tenant' then
     hold('*', NOW + hold_ms, cause)
+  elseif hold_scope == 'parked' then
+    park(agent, 'worker', detail)
   end
 
   local expires_at = expires_of(delivery)
@@ -75,6 +78,10 @@ local function settle(i)
     finish(delivery, agent, 'running', state, cause, detail)
   end
   refresh(agent)
+  if parked_now[agent] then
+    parked_now[agent] = nil
+    return 'parked'
+  end
   return 'settled'
 end
 

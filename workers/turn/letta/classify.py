@@ -15,7 +15,8 @@ from http import HTTPStatus
 import letta_client
 
 from schemas.delivery import Cause
-from schemas.outcome import AwaitsApproval, Busy, Failed, FateUnknown, Outcome, Rejected, Throttled
+from schemas.outcome import AwaitsApproval, BrokenHistory, Busy, Failed, FateUnknown, Outcome, Rejected, Throttled
+from workers.turn.letta.history import is_broken
 from workers.turn.letta.network import broken
 from workers.turn.letta.words import words
 
@@ -35,6 +36,7 @@ _LAST_OF_LETTA = 504
 _AWAITS_APPROVAL = "CONFLICT: Cannot send a new message: The agent is waiting for approval"
 _IS_BUSY = "CONFLICT: Cannot send a new message: Another request"
 _INVALID_AGENT = "INVALID_ARGUMENT: Invalid agent ID format"
+_OVERFLOW = "CONTEXT_WINDOW_EXCEEDED"
 _EMPTY = "Message content is empty or invalid"
 _MALFORMED_AGENT = "'agent_id')"
 _NO_ROUTE = "Not Found"
@@ -186,6 +188,8 @@ def _from_model(error: Mapping[str, object], wait: int | None, hidden: str | Non
             "RATE_LIMIT_EXCEEDED" | "PAYMENT_REQUIRED",
         ):
             return Throttled(said, wait, whole_tenant=False)
+        case ("llm_bad_request", _) | (_, "INVALID_ARGUMENT") if code != _OVERFLOW and is_broken(said):
+            return BrokenHistory(said)
         case ("llm_bad_request" | "context_window_overflow_in_system_prompt", _):
             return Rejected(Cause.REJECTED, said)
         case (_, "INVALID_ARGUMENT" | "CONTEXT_WINDOW_EXCEEDED"):

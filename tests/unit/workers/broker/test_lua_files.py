@@ -135,6 +135,8 @@ GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
     "write_team": ({"name": "n", "before": b"", "after": b"a"}, b"written"),
     "redrive": ({"entry_id": "e", "ttl_ms": 1}, [b"gone", b"0"]),
     "discard": ({"entry_id": "e"}, b"gone"),
+    "park": ({"agent": "a", "by": "p", "why": "w"}, b"already"),
+    "unpark": ({"agent": "a"}, [b"not_parked", b"0"]),
     "recount": ({"counter": "waiting", "drift": -1}, b"0"),
     "repair_agent": ({"agent": "a"}, b"0"),
     "repair_delivery": ({"delivery_id": "d", "agent": "a"}, b"0"),

@@ -11,6 +11,7 @@ from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown, Prior
 from schemas.ids import reply_id_of
 from schemas.outcome import (
     AwaitsApproval,
+    BrokenHistory,
     Busy,
     Failed,
     FateUnknown,
@@ -76,6 +77,12 @@ def test_a_busy_agent_waits_about_two_seconds_at_no_cost(seed: int) -> None:
 def test_an_agent_that_awaits_approval_is_parked_at_no_cost() -> None:
     assert after(AwaitsApproval("a tool")) == settlement(
         State.WAITING, Cause.APPROVAL, "a tool", hold="agent", hold_ms=APPROVAL_MS, refund=True
+    )
+
+
+def test_a_broken_history_parks_the_agent_and_the_message_waits_unspent() -> None:
+    assert after(BrokenHistory("400 said the model")) == settlement(
+        State.WAITING, Cause.PARKED, "400 said the model", hold="parked", refund=True
     )
 
 

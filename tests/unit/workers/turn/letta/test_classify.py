@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.delivery import Cause
-from schemas.outcome import AwaitsApproval, Busy, Failed, FateUnknown, Outcome, Rejected, Replied, Throttled
+from schemas.outcome import (
+    AwaitsApproval,
+    BrokenHistory,
+    Busy,
+    Failed,
+    FateUnknown,
+    Outcome,
+    Rejected,
+    Replied,
+    Throttled,
+)
 from workers.turn.letta.classify import Answer, from_answer, from_event, from_exception, from_stop, retry_after_ms
 
 RUN = "run-02e84ddb-8629-4ebe-9ad3-460e02a98ae4"
@@ -37,7 +47,7 @@ def kind_of(outcome: Outcome) -> str:
             return "throttled tenant" if whole else "throttled model"
         case Rejected(cause=cause):
             return f"rejected {cause}"
-        case Busy() | AwaitsApproval() | FateUnknown() | Replied():
+        case Busy() | AwaitsApproval() | BrokenHistory() | FateUnknown() | Replied():
             return type(outcome).__name__
 
 
@@ -258,3 +268,55 @@ def test_an_unknown_agent_is_the_cause_it_says() -> None:
     outcome = from_answer(Answer(404, {"detail": "Agent not found"}))
     assert isinstance(outcome, Rejected)
     assert outcome.cause is Cause.UNKNOWN_AGENT
+
+
+BAD = "INVALID_ARGUMENT: Bad request to"
+BROKEN = [
+    f"{BAD} Anthropic: Error code: 400 - {{'message': '{said}'}}"
+    for said in (
+        "messages.166: tool_use ids were found without tool_result blocks immediately after: functions_Bash_3.",
+        "messages.2: `tool_use` ids were found without `tool_result` blocks immediately after: toolu_01.",
+        "messages.8.content.0: unexpected `tool_use_id` found in `tool_result` blocks: toolu_01.",
+        "messages: text content blocks must be non-empty",
+        "messages: text content blocks must contain non-whitespace text",
+        "messages: final assistant content cannot end with trailing whitespace",
+    )
+] + [
+    f"{BAD} OpenAI-compatible endpoint: Error code: 400 - {{'error': {{'message': \"{said}\"}}}}"
+    for said in (
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'.",
+        "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'.",
+        "No tool call found for function call output with call_id call_1.",
+        "No tool output found for function call call_1.",
+        "Please ensure that the number of function response parts is equal to the number of function call parts",
+    )
+]
+
+
+@pytest.mark.parametrize("detail", BROKEN)
+def test_a_history_that_the_model_refuses_is_told_from_a_message_that_it_refuses(detail: str) -> None:
+    """As an answer, as an event of a stream, and as the text of a stored run."""
+    answer = from_answer(Answer(400, model("llm_bad_request", detail)))
+    assert isinstance(answer, BrokenHistory)
+    assert answer.detail.startswith("llm_bad_request: INVALID_ARGUMENT")
+    assert kind_of(from_event({"error_type": "llm_error", "detail": detail})) == "BrokenHistory"
+    assert kind_of(from_event(detail)) == "BrokenHistory"
+
+
+@pytest.mark.parametrize("detail", BROKEN)
+def test_a_full_context_is_no_broken_history(detail: str) -> None:
+    full = detail.replace("INVALID_ARGUMENT", "CONTEXT_WINDOW_EXCEEDED")
+    body = model("llm_bad_request", full if full.startswith("CONTEXT") else f"CONTEXT_WINDOW_EXCEEDED: {full}")
+    assert kind_of(from_answer(Answer(400, body))) == "rejected rejected"
+
+
+def test_a_message_that_quotes_the_signature_parks_nobody() -> None:
+    """Providers quote the prompt in their errors."""
+    content = "please explain: tool_use ids were found without tool_result blocks immediately after"
+    detail = f"INVALID_ARGUMENT: Bad request to Anthropic: Error code: 400 - cannot read {content!r}"
+    assert kind_of(from_answer(Answer(400, model("llm_bad_request", detail)), hidden=content)) == "rejected rejected"
+
+
+def test_the_same_words_behind_another_failure_are_a_failure() -> None:
+    detail = BROKEN[0].replace("INVALID_ARGUMENT", "INTERNAL_SERVER_ERROR")
+    assert kind_of(from_answer(Answer(500, model("llm_error", detail)))) == "failed"
