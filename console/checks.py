@@ -17,6 +17,7 @@ from workers.broker import keys
 from workers.broker.arq import connect_arq
 from workers.broker.client import FLOOR, REDIS_AWAY, Durability, close, durability
 from workers.broker.rules import Pool
+from workers.bus import listing, parking
 from workers.bus.admission import STOP_AT
 from workers.settings import Settings
 
@@ -196,6 +197,17 @@ async def process_checks(opened: Session) -> AsyncIterator[Check]:
         )
     if signs and not any(kind.startswith("pool-") for kind in kinds):
         yield warn("processes", "no pool lives: nothing is delivered", "run `postroom serve pool`")
+
+
+async def parked_checks(opened: Session) -> AsyncIterator[Check]:
+    """Which agents are left alone with their mailboxes."""
+    for tenant in await opened.tenants.all_ids(opened.operator):
+        context = opened.operator.for_tenant(tenant)
+        names = {agent.id: agent.name for agent in await listing.known_agents(context, opened.client)}
+        for agent, record in sorted((await parking.parked(context, opened.client)).items()):
+            name = names.get(agent, agent)
+            do = f"mend it, then `postroom agent unpark {agent} -t {tenant}`"
+            yield warn("parked", f"{name} of {tenant}, by {record.by}: {record.why}", do)
 
 
 async def _settled_signs(opened: Session) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from console.commands import (
+    agent,
     audit,
     cancel,
     dead,
@@ -36,7 +37,23 @@ app = typer.Typer(
         "[bold]postroom send[/bold] uses it."
     ),
 )
-for group in (demo, services, send, get, replies, describe, cancel, tenant, team, dead, audit, doctor, schema, sandbox):
+for group in (
+    demo,
+    services,
+    send,
+    get,
+    replies,
+    describe,
+    cancel,
+    tenant,
+    team,
+    agent,
+    dead,
+    audit,
+    doctor,
+    schema,
+    sandbox,
+):
     group.register(app)
 
 

@@ -5,7 +5,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from console.checks import Check, Level, process_checks, redis_checks, settings_checks
+from console.checks import Check, Level, parked_checks, process_checks, redis_checks, settings_checks
 from console.checks_letta import LettaChecks
 from console.commands.options import JsonOption
 from console.exits import Code
@@ -53,6 +53,7 @@ async def _look() -> list[Check]:
         letta = LettaChecks(opened)
         checks += [check async for check in letta.run()]
         checks += [check async for check in process_checks(opened)]
+        checks += [check async for check in parked_checks(opened)]
         simulated = letta.abilities.simulated if letta.abilities else None
         return [*checks, *settings_checks(opened.settings, simulated=simulated)]
 

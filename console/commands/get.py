@@ -19,8 +19,9 @@ from schemas.context import Context
 from schemas.delivery import Cause, State
 from schemas.receipt import DeliveryReceipt
 from schemas.tenant import Tenant
-from workers.bus import listing
+from workers.bus import listing, parking
 from workers.bus.listing import Hold, Listed
+from workers.bus.parking import Parked
 
 app = typer.Typer(no_args_is_help=True, help="List agents, teams, messages, deliveries or tenants.")
 
@@ -46,6 +47,7 @@ class AgentRow:
     waiting: int
     has_turn: bool
     hold: Hold | None
+    parked: Parked | None
     now_ms: int
 
     @property
@@ -53,6 +55,8 @@ class AgentRow:
         """What it does now."""
         if self.has_turn:
             return "has a turn"
+        if self.parked is not None:
+            return f"parked: {self.parked.why}"
         return f"held: {self.hold.cause}, {relative(self.hold.until_ms, self.now_ms)}" if self.hold else "free"
 
 
@@ -104,8 +108,9 @@ AGENTS: Listing[AgentRow] = Listing(
         **row.agent.model_dump(mode="json"),
         "waiting": row.waiting,
         "has_turn": row.has_turn,
-        "held_until_ms": row.hold.until_ms if row.hold else None,
+        "held_until_ms": row.hold.until_ms if row.hold and row.parked is None else None,
         "held_cause": row.hold.cause if row.hold else None,
+        "parked_why": row.parked.why if row.parked else None,
     },
     nothing="no agents: on the Letta server, tag the tenant's agents with tenant:NAME (`postroom tenant show NAME`)",
 )
@@ -263,7 +268,10 @@ async def _agents(tenant: str | None) -> list[AgentRow]:
         sizes = await listing.mailbox_sizes(context, opened.client, [agent.id for agent in found])
         busy = await listing.leased(context, opened.client)
         held = await listing.holds(context, opened.client, now_ms)
-        return [AgentRow(one, sizes[one.id], one.id in busy, held.get(one.id), now_ms) for one in found]
+        parked = await parking.parked(context, opened.client)
+        return [
+            AgentRow(one, sizes[one.id], one.id in busy, held.get(one.id), parked.get(one.id), now_ms) for one in found
+        ]
 
 
 async def _messages(

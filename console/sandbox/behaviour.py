@@ -3,14 +3,15 @@
 from dataclasses import dataclass, fields
 
 _ALWAYS = -1
-_FLAGS = frozenset({"hang", "drop", "reset_before", "reset_after", "orphan", "busy"})
+_FLAGS = frozenset({"hang", "drop", "reset_before", "reset_after", "orphan", "busy", "broken_history"})
 
 
 @dataclass(slots=True)
 class Behaviour:
     """Faults of one agent or of all. In a count, -1 means every time, 0 never, n the next n times.
 
-    The flags `hang`, `drop`, `reset_before`, `reset_after`, `orphan` and `busy` set to true mean "every time".
+    The flags `hang`, `drop`, `reset_before`, `reset_after`, `orphan`, `busy` and `broken_history` set to true mean
+    "every time".
     """
 
     # how slow: each call of the model, and each answer after the turn is over (a stream: before its start)
@@ -35,6 +36,8 @@ class Behaviour:
     # the server dies under the run, in this step: nothing more lands, no lock is freed, the run stays open
     orphan_times: int = 0
     orphan_step: int = 1
+    # what the agent has behind it is malformed: the model refuses it with 400, whatever the message
+    broken_history_times: int = 0
     # so many turns at once, the rest waits inside; 0 is no limit
     max_concurrent: int = 0
 

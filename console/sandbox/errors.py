@@ -147,6 +147,15 @@ def llm_fault(status: int) -> TurnFault:
     return _of_llm(kind, answered, text)
 
 
+def broken_history() -> TurnFault:
+    """The model refuses the stored conversation: a tool call in it has no result."""
+    said = (
+        "No tool output found for function call call_0123456789abcdef01234567.",
+        "{'error': {'message': '%s', 'type': 'invalid_request_error', 'param': 'input', 'code': None}}",
+    )
+    return _of_llm("llm_bad_request", 400, f"{_LLM_DETAILS[400]}: Error code: 400 - {said[1] % said[0]}")
+
+
 def llm_timeout() -> TurnFault:
     """The model never answered and the server gave up."""
     return _of_llm("llm_timeout", 504, "DEADLINE_EXCEEDED: Request to OpenAI timed out")

@@ -2,9 +2,10 @@
 
 import json
 
+from console.sandbox.behaviour import Behaviour
 from console.sandbox.clock import ServerDied
 from console.sandbox.directives import DROPPED, Script
-from console.sandbox.errors import llm_fault, llm_timeout
+from console.sandbox.errors import broken_history, llm_fault, llm_timeout
 from console.sandbox.ids import new_id
 from console.sandbox.nouns import Agent, Decision, JsonObject, Run, Step
 from console.sandbox.world import World
@@ -22,10 +23,7 @@ async def think(world: World, agent: Agent, run: Run, script: Script, step: int)
         if behaviour.orphan_times and step == behaviour.orphan_step and behaviour.happens("orphan"):
             await world.waits.sleep(behaviour.latency_seconds)
             raise ServerDied
-        if behaviour.hang_times and behaviour.happens("hang"):
-            await _hang(world)
-        if behaviour.llm_timeout_times and behaviour.happens("llm_timeout"):
-            raise llm_timeout()
+        await _refuse(world, behaviour, run)
     for attempt in range(1, LLM_ATTEMPTS + 1):
         for behaviour in behaviours:
             await world.waits.sleep(behaviour.latency_seconds)
@@ -38,6 +36,17 @@ async def think(world: World, agent: Agent, run: Run, script: Script, step: int)
         if attempt == LLM_ATTEMPTS or not (status in _RETRIED or status >= _SERVER_ERROR):
             run.steps.append(Step(new_id("step"), 0, 0, "llm_api_error", failed=True))
             raise llm_fault(status)
+
+
+async def _refuse(world: World, behaviour: Behaviour, run: Run) -> None:
+    """The faults that end the call before any attempt."""
+    if behaviour.hang_times and behaviour.happens("hang"):
+        await _hang(world)
+    if behaviour.llm_timeout_times and behaviour.happens("llm_timeout"):
+        raise llm_timeout()
+    if behaviour.broken_history_times and behaviour.happens("broken_history"):
+        run.steps.append(Step(new_id("step"), 0, 0, "llm_api_error", failed=True))
+        raise broken_history()
 
 
 async def _hang(world: World) -> None:

@@ -121,6 +121,10 @@ class TenantKeys:
         return self._name("parked")
 
     @property
+    def failures(self) -> str:
+        return self._name("failures")
+
+    @property
     def holds(self) -> str:
         return self._name("holds")
 

@@ -21,7 +21,7 @@ class UpkeepScripts(Runner):
         return text(await self._run(context, "discard", entry_id))
 
     async def park(self, context: Context, *, agent: AgentId, by: str, why: str) -> str:
-        """Lets no further turn of an agent begin, until it is unparked. `parked` or `already`."""
+        """Lets no further turn of an agent begin, until it is unparked. `parked`, `already` or `gone`."""
         return text(await self._run(context, "park", agent, by.replace("|", "/"), why))
 
     async def unpark(self, context: Context, *, agent: AgentId) -> tuple[str, int]:

@@ -8,8 +8,8 @@ import pytest
 
 from console.sandbox.server import SandboxServer
 from console.sandbox.world import Mode
-from schemas.outcome import Busy, Failed, FateUnknown, Replied, Throttled
-from tests.contract.adapter.bench import Bench, unnamed
+from schemas.outcome import BrokenHistory, Busy, Failed, FateUnknown, Replied, Throttled
+from tests.contract.adapter.bench import Bench, fresh, unnamed
 from tests.contract.adapter.test_look import text_of
 from workers.clock import SystemClock
 from workers.errors import LettaUnavailableError
@@ -99,6 +99,18 @@ async def test_a_refusal_of_lettas_own_keeps_its_retry_after(sandbox: Bench) -> 
     assert isinstance(outcome, Throttled)
     assert outcome.whole_tenant
     assert outcome.retry_after_ms == 7_000
+
+
+async def test_a_history_that_the_model_refuses_is_no_fault_of_the_message(sandbox: Bench) -> None:
+    """And nothing of the message is left in the agent's thread: it can be sent again once the agent is mended."""
+    call = await sandbox.call("hello")
+    sandbox.misbehave(broken_history_times=1)
+    outcome = await sandbox.turn(call)
+    assert isinstance(outcome, BrokenHistory)
+    assert "No tool output found for function call" in outcome.detail
+    assert await sandbox.heard(call) == 0
+    # The next attempt goes under an epoch, and so an otid, of its own.
+    assert isinstance(await sandbox.turn(replace(call, otid=fresh("otid"))), Replied)
 
 
 @pytest.mark.parametrize(("status", "counts"), [(500, True), (503, False), (401, False)])
