@@ -9,6 +9,9 @@ are compared, and turns are counted, not timed: slow models or long prompts chan
 is only an alarm: where it doubles at once, half of the limit goes before the next comparison can tell.
 
 It learns only while it is what holds the turns back. Arithmetic alone, on the clock it is given.
+
+A turn that takes much longer than turns do holds no place any more: agents that never answer must not keep the others
+waiting. Where nothing at all ends, more are let in, up to a bound, to see whether it is the server or those few.
 """
 
 import math
@@ -28,9 +31,15 @@ _FEWEST = 32
 _FULL = 0.8
 """The share of turns that must end with every place taken, for a level to count as tried."""
 _ALARM = 2.0
+_PATIENCE_SECONDS, _PATIENCE_IN_WAITS = 5.0, 2.0
+"""A turn holds its place for so long, or for so many times what turns lately took if that is longer."""
+_LATELY = 16
+"""What turns lately took is judged by about so many."""
+_MOST_STUCK = 4
+"""At most so many times the limit is let in beside it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Token:
     """One turn in flight."""
 
@@ -65,7 +74,9 @@ class AdaptiveLimit:
         self._lowest = lowest
         self._highest = highest
         self._centre = float(min(max(STARTS_AT, lowest), highest))
-        self._in_flight = 0
+        self._flying: dict[Token, None] = {}
+        self._ended_at = -math.inf
+        self._mean = 0.0
         self._usual_wait: float | None = None
         self._below: _Level | None = None
         self._level = self._new_level(above=False)
@@ -78,25 +89,45 @@ class AdaptiveLimit:
     @property
     def in_flight(self) -> int:
         """Turns in flight: more than `current` for a while after that went down."""
-        return self._in_flight
+        return len(self._flying)
+
+    @property
+    def highest(self) -> int:
+        """Never more in flight than this, stuck or not."""
+        return self._highest
+
+    @property
+    def stuck(self) -> int:
+        """Turns in flight that hold no place."""
+        if not self._flying:
+            return 0
+        now = self._clock.monotonic()
+        patience = max(_PATIENCE_SECONDS, _PATIENCE_IN_WAITS * self._mean)
+        begun = [token.started_at for token in self._flying]
+        old = sum(1 for at in begun if now - at > patience)
+        quiet = min(int((now - max(self._ended_at, min(begun))) / patience), _MOST_STUCK)
+        return min(max(old, self.current * ((1 << quiet) - 1)), _MOST_STUCK * self.current, self.in_flight)
 
     @property
     def room(self) -> int:
         """Turns that may be started now."""
-        return max(0, self.current - self._in_flight)
+        return max(0, min(self.current + self.stuck, self._highest) - self.in_flight)
 
-    def started(self) -> Token:
-        """A turn is sent."""
-        self._in_flight += 1
-        return Token(self._clock.monotonic())
+    def started(self, *, age_seconds: float = 0.0) -> Token:
+        """A turn is sent; or one that was sent so long ago is joined."""
+        token = Token(self._clock.monotonic() - age_seconds)
+        self._flying[token] = None
+        return token
 
     def ended(self, token: Token, *, counted: bool) -> None:
         """A turn is over. `counted` is False where the server did no work for it: refused, busy, not sent."""
         now = self._clock.monotonic()
-        is_full = self._in_flight >= self.current
-        self._in_flight -= 1
+        is_full = self.in_flight - self.stuck >= self.current
+        self._flying.pop(token, None)
         if not counted:
             return
+        self._ended_at = now
+        self._mean += (now - token.started_at - self._mean) / _LATELY
         level = self._level
         if level.unsettled > 0:
             level.unsettled -= 1

@@ -88,10 +88,14 @@ class TurnRunner:
     async def _look(self, turn: Turn, context: Context, span: Running) -> Settlement | None:
         """What became of the call that was cut; None: it never began, so it may begin now."""
         taken = turn.taken
+        joined = self._limit.started(age_seconds=(self._now_ms(turn) - taken.opened_at_ms) / 1000)
         try:
             fate = await self._letta.look(context, self._call_of(turn), taken.run_id, taken.opened_at_ms)
         except LettaUnavailableError as error:
             return self._ending.look_again(taken, f"the server cannot be asked: {error}", taken.run_id)
+        finally:
+            # Who joins a turn waits for its end: a place is taken as by the call that was cut.
+            self._limit.ended(joined, counted=False)
         match fate:
             case Ended(outcome):
                 return self._settle_outcome(turn, outcome, span)

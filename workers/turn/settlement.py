@@ -7,7 +7,7 @@ from typing import assert_never
 from schemas.address import AgentAddress, TeamAddress, To
 from schemas.context import TraceContext
 from schemas.delivery import Cause, State, Taken
-from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown
+from schemas.envelope import Envelope, Kind, OnUnknown, fitting
 from schemas.ids import reply_id_of
 from schemas.outcome import (
     AwaitsApproval,
@@ -33,7 +33,6 @@ AWAY_MS = 2_000
 LOOK_MS = 1_000
 LOOK_AGAIN_MS = 10_000
 DETAIL_CHARACTERS = 500
-CUT = "\n\n[cut: the reply was longer than a message may be]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +169,6 @@ def reply_envelope(taken: Taken, envelope: Envelope, to: To, text: str, trace: T
         on_unknown=envelope.on_unknown,
         trace=to_envelope(trace),
     )
-
-
-def fitting(text: str) -> str:
-    """The text as a message may carry it: without NUL and halves of surrogate pairs, and cut, with a notice,
-    where it is too long.
-    """
-    clean = text.replace("\x00", "").encode(errors="replace")
-    if len(clean) <= MAX_CONTENT_BYTES:
-        return clean.decode()
-    room = MAX_CONTENT_BYTES - len(CUT.encode())
-    return clean[:room].decode(errors="ignore") + CUT
 
 
 def _settle(taken: Taken, state: State, cause: Cause, detail: str) -> Settlement:

@@ -44,7 +44,8 @@ class ServerSlots:
         """How many more this pool may begin."""
         current = self.limit.current
         reserved = 0 if pool is Pool.EXPRESS or current == 1 else max(1, current // EXPRESS_SHARE)
-        return max(0, current - reserved - self.granted)
+        stuck = min(self.limit.stuck, self.granted)
+        return max(0, min(current - reserved + stuck, self.limit.highest) - self.granted)
 
 
 class Slots:

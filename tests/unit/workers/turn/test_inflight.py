@@ -146,3 +146,64 @@ def test_counts_places() -> None:
 def test_refuses_bounds_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="lowest"):
         AdaptiveLimit(VirtualClock(), highest=2, lowest=3)
+
+
+def test_turns_that_take_far_too_long_hold_no_place() -> None:
+    """Agents that never answer: the others go on as if they were not there."""
+    clock = VirtualClock()
+    limit = AdaptiveLimit(clock, highest=100)
+    stuck = [limit.started() for _ in range(limit.current - 1)]
+    for _ in range(8):
+        clock.seconds += 1
+        limit.ended(limit.started(), counted=True)
+    assert limit.stuck == len(stuck)
+    assert limit.room == limit.current
+    for token in stuck:
+        limit.ended(token, counted=False)
+    assert (limit.stuck, limit.in_flight) == (0, 0)
+
+
+def test_a_turn_that_is_joined_is_as_old_as_its_call() -> None:
+    clock = VirtualClock()
+    limit = AdaptiveLimit(clock, highest=100)
+    limit.ended(limit.started(), counted=True)
+    limit.started(age_seconds=60)
+    assert (limit.stuck, limit.in_flight) == (1, 1)
+
+
+def test_long_turns_are_no_stuck_turns_where_turns_are_long() -> None:
+    clock = VirtualClock()
+    limit = AdaptiveLimit(clock, highest=100)
+    flying = deque(limit.started() for _ in range(limit.current))
+    for number in range(200):
+        clock.seconds += 5.0
+        limit.ended(flying.popleft(), counted=True)
+        while limit.room:
+            flying.append(limit.started())
+        # The first ones are longer than anything that was known.
+        assert limit.stuck == 0 or number < 50
+
+
+def test_where_nothing_ends_more_are_tried_and_not_without_end() -> None:
+    clock = VirtualClock()
+    limit = AdaptiveLimit(clock, highest=100)
+    first = limit.current
+    seen = set()
+    for _ in range(100):
+        while limit.room:
+            limit.started()
+        seen.add(limit.in_flight)
+        clock.seconds += 1
+    assert limit.in_flight == 5 * first
+    assert limit.room == 0
+    assert sorted(seen)[:3] == [first, 2 * first, 4 * first]
+
+
+def test_there_is_never_more_than_the_highest_in_flight() -> None:
+    clock = VirtualClock()
+    limit = AdaptiveLimit(clock, highest=10)
+    for _ in range(100):
+        while limit.room:
+            limit.started()
+        clock.seconds += 1
+    assert limit.in_flight == 10

@@ -7,7 +7,7 @@ import pytest
 from schemas.address import AgentAddress, TeamAddress, in_short
 from schemas.context import TraceContext
 from schemas.delivery import Cause, State
-from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown, Priority
+from schemas.envelope import CUT, MAX_CONTENT_BYTES, Envelope, Kind, OnUnknown, Priority, fitting
 from schemas.ids import reply_id_of
 from schemas.outcome import (
     AwaitsApproval,
@@ -25,7 +25,7 @@ from schemas.verdict import Drop, Wait
 from tests.support.builders import ACME, AGENT, envelope, settings, taken
 from workers.broker.results import Settlement
 from workers.bus import door
-from workers.turn.settlement import APPROVAL_MS, CUT, Ending, fitting, reply_envelope
+from workers.turn.settlement import APPROVAL_MS, Ending, reply_envelope
 
 SEEDS = range(40)
 TRACE = TraceContext("00-" + "a" * 32 + "-" + "b" * 16 + "-01", "vendor=1")
