@@ -11,6 +11,7 @@ from console.sandbox.ids import new_id
 from console.sandbox.nouns import Agent, JsonObject, Message, Pending
 from console.sandbox.query import world_of
 from console.sandbox.reading import read_object
+from console.sandbox.seed import DEMO_MODEL as SEED_MODEL
 from console.sandbox.world import World
 
 
@@ -25,6 +26,16 @@ async def set_agent_behaviour(request: Request) -> Response:
     agent.behaviour = _parsed(body)
     agent.gate.limit = agent.behaviour.max_concurrent if agent.behaviour else 0
     agent.gate.wake()
+    return Answer({"ok": True})
+
+
+async def make_agents(request: Request) -> Response:
+    """Make `count` agents at once: `prefix` and a number as name, the given tags."""
+    world, body = world_of(request), await read_object(request)
+    tags = body.get("tags")
+    for number in range(int(str(body.get("count", 1)))):
+        agent = world.add_agent(f"{body.get('prefix', 'agent')}-{number}", SEED_MODEL)
+        agent.tags = [str(tag) for tag in tags] if isinstance(tags, list) else []
     return Answer({"ok": True})
 
 
@@ -83,6 +94,7 @@ def _ask_for_approval(world: World, agent: Agent) -> None:
 
 
 ROUTES = [
+    Route("/_sandbox/agents", make_agents, methods=["POST"]),
     Route("/_sandbox/agents/{agent_id}/behaviour", set_agent_behaviour, methods=["POST"]),
     Route("/_sandbox/behaviour", set_behaviour, methods=["POST"]),
     Route("/_sandbox/clock", advance_clock, methods=["POST"]),
