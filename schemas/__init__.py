@@ -9,6 +9,7 @@ agent      what is known of an agent
 team       named agents of a tenant with roles
 delivery   one message for one agent, and the states it can be in
 receipt    what a sender is told
+gathered   the replies of a team as one
 verdict    may this go now? Allow | Wait | Drop
 outcome    how one turn of an agent ended
 reply      how a message ended, for a reader that is no agent

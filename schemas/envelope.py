@@ -32,6 +32,7 @@ MAX_TTL_SECONDS = 366 * 24 * 3600
 HOP_LIMIT = 8
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
+CUT = "\n\n[cut: the reply was longer than a message may be]"
 
 Token = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 
@@ -185,3 +186,13 @@ class Envelope(BaseModel):
         said = self.model_dump(mode="json", exclude={"id", "tenant", "trace"}, exclude_defaults=True)
         canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def fitting(text: str, *, most: int = MAX_CONTENT_BYTES) -> str:
+    """The text as a message may carry it: without NUL and halves of surrogate pairs, and cut, with a notice, where
+    it is longer than so many bytes of UTF-8.
+    """
+    clean = text.replace("\x00", "").encode(errors="replace")
+    if len(clean) <= most:
+        return clean.decode()
+    return clean[: most - len(CUT.encode())].decode(errors="ignore") + CUT

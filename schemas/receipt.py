@@ -47,7 +47,11 @@ class DeliveryReceipt(BaseModel):
 
 
 class Receipt(BaseModel):
-    """One message. `state` is its only delivery's, or, while it has several, the least finished one's."""
+    """One message. `state` is its only delivery's, or, while it has several, the least finished one's.
+
+    A message to many tells its first deliveries, and how many have come to which end; `TenantClient.deliveries` reads
+    the others page by page.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,6 +63,13 @@ class Receipt(BaseModel):
     expires_at_ms: int | None = None
     duplicate: bool = Field(default=False, description="This publish was a repetition; nothing was added.")
     deliveries: tuple[DeliveryReceipt, ...] = ()
+    recipients: int = Field(default=0, description="How many deliveries it has, whether told here or not.")
+    open: int = Field(default=0, description="How many of them have not come to their end.")
+    ends: dict[State, int] = Field(default_factory=dict, description="How many have come to which end.")
+    paused_at_ms: int | None = Field(default=None, description="Since when no further turn of it begins.")
+    gathered_at_ms: int | None = Field(default=None, description="When its replies were gathered.")
+    gathered: frozenset[DeliveryId] | None = Field(default=None, description="The deliveries whose replies they are.")
+    reply_message_id: MessageId | None = Field(default=None, description="The gathered replies, sent on as one.")
 
     @property
     def is_final(self) -> bool:

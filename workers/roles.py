@@ -15,6 +15,7 @@ from workers.broker.client import REDIS_AWAY, close, require_durable
 from workers.broker.rules import Pool
 from workers.directory.agents import Directory
 from workers.directory.removal import Removal
+from workers.dispatch.gather import Gatherer
 from workers.dispatch.loop import Dispatcher
 from workers.dispatch.ownership import Ownership
 from workers.heartbeat import Heartbeat
@@ -103,7 +104,7 @@ def dispatcher(settings: Settings) -> Process:
     bells = Bells(arq, resources.scripts, resources.log)
     ownership = Ownership(resources)
     directory = Directory(resources.client, letta, resources.clock)
-    sweeper = Sweeper(resources, bells)
+    sweeper = Sweeper(resources, bells, Gatherer(resources, bells).close)
     loop = Dispatcher(resources, ownership, directory, bells)
     removal = Removal(resources)
     heartbeat = Heartbeat(resources, [ownership, sweeper, loop, removal], lambda: 0)

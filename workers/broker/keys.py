@@ -151,6 +151,10 @@ class TenantKeys:
         return self._name("messages")
 
     @property
+    def bulks(self) -> str:
+        return self._name("bulks")
+
+    @property
     def agents(self) -> str:
         return self._name("agents")
 

@@ -70,9 +70,11 @@ class Scripts(BulkScripts, KnownScripts, LeavingScripts, UpkeepScripts):
         size: int,
         expires_at_ms: int | None = None,
         answers: str = "",
+        by_operator: bool = False,
     ) -> Published:
         """Puts a message on the stream, once for each id. `answers`: as of a move."""
-        arguments = (message_id, digest, envelope, size, optional(expires_at_ms), answers)
+        operator = "1" if by_operator else ""
+        arguments = (message_id, digest, envelope, size, optional(expires_at_ms), answers, operator)
         try:
             status, accepted_at = await self._run(context, "publish", *arguments)
         except ResponseError as error:

@@ -1,4 +1,4 @@
-"""The Python client, bound to one tenant: send, ask, receipt, cancel.
+"""The Python client, bound to one tenant: send, ask, gather, receipt, cancel, and `bulk` for messages to many.
 
 async with TenantClient.open("redis://localhost:6379/0", tenant="acme") as acme:
     receipt = await acme.ask("researcher", "What is new in memory management?", within=60)
@@ -6,33 +6,37 @@ async with TenantClient.open("redis://localhost:6379/0", tenant="acme") as acme:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from opentelemetry.trace import SpanKind
 
-from schemas.address import ReplyTo
+from schemas.address import AgentAddress, ReplyTo, SelectorAddress, TeamAddress
 from schemas.context import Context, Role
-from schemas.envelope import Kind, OnUnknown, Priority
-from schemas.ids import AgentId, MessageId, TenantId, is_message_id
+from schemas.envelope import Gather, Kind, OnUnknown, Priority
+from schemas.gathered import Gathered, gathered
+from schemas.ids import MessageId, TenantId, is_message_id
 from schemas.receipt import Receipt
 from workers import settings as settings_module
-from workers.broker import agenda
-from workers.broker.client import REDIS_AWAY
 from workers.bus import door
 from workers.bus.admission import Admission
+from workers.bus.bulk import Bulk, asking_redis, not_found
 from workers.bus.events import Listener
 from workers.bus.publish import Publisher
 from workers.bus.receipts import read_receipt
-from workers.errors import DeadlineError, NotAcceptedError, NotFoundError, RedisUnavailableError, TooLateError
+from workers.errors import DeadlineError, NotAcceptedError, RedisUnavailableError, RefusedError, TooLateError
 from workers.ids import new_message_id
 from workers.resources import Resources, build
 from workers.telemetry import to_envelope
 
 LOOK_EVERY_SECONDS = 5.0
 """Who waits looks at the receipt this often, whether or not an event came."""
+MANY, PAUSE_SECONDS = 10, 0.25
+"""Who waits for a message to more recipients looks no more often."""
+GATHER_MARGIN_SECONDS = 10.0
+"""How much longer than its deadline a gathering is waited for."""
 PUBLISH_PAUSES_SECONDS = (0.1, 0.3, 1.0)
 """A publish that Redis did not confirm is tried again under the same id: it cannot double."""
 PUBLISH_WITHIN_SECONDS = 4.0
@@ -48,14 +52,22 @@ class TenantClient:
         admission = Admission(resources.client, resources.clock)
         self._publisher = Publisher(resources.scripts, admission)
         self._listener = Listener(context, resources.client, resources.clock)
+        self.bulk = Bulk(context, resources)
+        """Messages to many: look, pause, resume, take back."""
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, redis_url: str, *, tenant: TenantId, principal: str = "python") -> AsyncIterator[Self]:
-        """A client on its own connections, closed at the end of the block."""
+    async def open(
+        cls, redis_url: str, *, tenant: TenantId, principal: str = "python", operator: bool = False
+    ) -> AsyncIterator[Self]:
+        """A client on its own connections, closed at the end of the block.
+
+        Only an `operator` may send to every agent of the tenant at once.
+        """
         settings = settings_module.load(redis_url=redis_url)
         resources = build(settings, "client")
-        client = cls(Context(tenant=tenant, principal=principal, roles=frozenset({Role.PRODUCER})), resources)
+        roles = {Role.PRODUCER, Role.OPERATOR} if operator else {Role.PRODUCER}
+        client = cls(Context(tenant=tenant, principal=principal, roles=frozenset(roles)), resources)
         try:
             yield client
         finally:
@@ -68,7 +80,7 @@ class TenantClient:
 
     async def send(
         self,
-        agent: str | AgentId,
+        to: str | AgentAddress | TeamAddress | SelectorAddress,
         content: str,
         *,
         id: MessageId | None = None,  # noqa: A002  # the field's name on the wire
@@ -81,9 +93,12 @@ class TenantClient:
         sender: str | None = None,
         on_unknown: OnUnknown | str = OnUnknown.REDELIVER,
         metadata: dict[str, Any] | None = None,
+        gather: Gather | None = None,
     ) -> Receipt:
-        """Publishes one message to an agent, by name or id. `expires_in` is in seconds. `reply_to` is an agent, by
-        name or id, or any address that can take a reply: a team, a stream, a queue.
+        """Publishes one message: to an agent, by name or id, to a team, or to all whom a selector finds.
+
+        `expires_in` is in seconds. A selector that finds more agents than its `at_most` is refused by the dispatcher.
+        `reply_to` is an agent, by name or id, or any address that can take a reply: a team, a stream, a queue.
 
         Returns a receipt in state `accepted`: from here on the message comes to exactly one recorded end.
 
@@ -94,7 +109,7 @@ class TenantClient:
         document: dict[str, Any] = {
             "id": id,
             "kind": kind,
-            "to": {"agent": agent},
+            "to": {"agent": to} if isinstance(to, str) else to.model_dump(exclude_defaults=True, mode="json"),
             "content": content,
             "priority": priority,
             "ttl": expires_in,
@@ -104,6 +119,7 @@ class TenantClient:
             "sender": sender or self.context.principal,
             "on_unknown": on_unknown,
             "metadata": metadata or {},
+            "gather": gather.model_dump() if gather else None,
         }
         return await self.publish({name: value for name, value in document.items() if value is not None})
 
@@ -129,7 +145,7 @@ class TenantClient:
                     await clock.sleep(pause)
             return await self._publisher.publish(self.context, envelope)
 
-    async def ask(self, agent: str | AgentId, content: str, *, within: float, **options: Any) -> Receipt:
+    async def ask(self, agent: str, content: str, *, within: float, **options: Any) -> Receipt:
         """Sends and waits for the end, at most `within` seconds; the message expires with the wait.
 
         Raises:
@@ -147,8 +163,8 @@ class TenantClient:
             RedisUnavailableError: Redis did not answer.
         """
         if not is_message_id(message_id):
-            raise self._not_found(message_id)
-        with _asking_redis():
+            raise not_found(self.context, message_id)
+        with asking_redis():
             return await read_receipt(self.context, self._resources.client, message_id)
 
     async def wait(self, message_id: MessageId, *, within: float) -> Receipt:
@@ -158,13 +174,19 @@ class TenantClient:
             DeadlineError: it is not final within `within` seconds.
             NotFoundError: no such message in this tenant.
         """
+        return await self._wait(message_id, within, until=lambda receipt: receipt.is_final)
+
+    async def _wait(self, message_id: MessageId, within: float, *, until: Callable[[Receipt], bool]) -> Receipt:
         over_at = self._resources.clock.monotonic() + within
         async with self._listener.watch(message_id) as changed:
             while (left := over_at - self._resources.clock.monotonic()) > 0:
                 changed.clear()
                 receipt = await self._receipt_if_redis_answers(message_id)
-                if receipt is not None and receipt.is_final:
+                if receipt is not None and until(receipt):
                     return receipt
+                if receipt is not None and receipt.recipients > MANY:
+                    # Each of its deliveries is an event.
+                    await self._resources.clock.sleep(PAUSE_SECONDS)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, LOOK_EVERY_SECONDS)):
                         await changed.wait()
@@ -176,39 +198,55 @@ class TenantClient:
         except RedisUnavailableError:
             return None
 
+    async def gather(
+        self,
+        team: str | TeamAddress,
+        content: str,
+        *,
+        within: float,
+        want: int | Literal["all"] = "all",
+        **options: Any,
+    ) -> Gathered:
+        """Sends to a team and waits for the replies as one: all, or `want`, or those that come within `within` seconds.
+
+        The message expires with the wait. What comes later is in the message's receipt.
+
+        Raises:
+            RefusedError: the team cannot be sent to: there is none, or nobody is in it.
+            DeadlineError: it was not gathered in time: no dispatcher runs, or Redis is away.
+            and what `send` raises.
+        """
+        address = TeamAddress(team=team) if isinstance(team, str) else team
+        sent = await self.send(
+            address, content, **{"expires_in": within, **options, "gather": Gather(want=want, within=within)}
+        )
+        receipt = await self._wait(sent.message_id, within + GATHER_MARGIN_SECONDS, until=_is_gathered)
+        if not receipt.recipients:
+            raise RefusedError(receipt.detail or receipt.state, where=f"message {sent.message_id!r}")
+        return gathered(receipt, receipt.recipients if want == "all" else want)
+
     async def cancel(self, message_id: MessageId) -> Receipt:
         """Takes a message back: it either wins, or came too late; never both.
 
+        Of a message to many, what has not begun is taken back; `bulk.cancel` tells how many that were.
+
         Raises:
             NotFoundError: no such message in this tenant.
-            TooLateError: a turn of it had begun, or it had ended.
+            TooLateError: every turn of it had begun, or it had ended.
             RedisUnavailableError: Redis did not answer; cancelling again is safe.
         """
-        if not is_message_id(message_id):
-            raise self._not_found(message_id)
-        with _asking_redis():
-            answer = await self._resources.scripts.cancel(self.context, message_id=message_id)
-            await agenda.note(self.context, self._resources.client, answer.next_look_ms)
-        if not answer.found:
-            raise self._not_found(message_id)
-        late = sorted({result for _, result in answer.results if result != "cancelled"})
-        if late:
-            raise TooLateError(f"too late to cancel, it is {', '.join(late)}", where=f"message {message_id!r}")
+        taken_back = await self.bulk.cancel(message_id)
+        if not taken_back.cancelled:
+            late = ", ".join(sorted(taken_back.late))
+            raise TooLateError(f"too late to cancel, it is {late}", where=f"message {message_id!r}")
         return await self.receipt(message_id)
 
-    def _not_found(self, message_id: str) -> NotFoundError:
-        return NotFoundError(f"there is no message {message_id!r} in tenant {self.context.tenant!r}")
+
+def _is_gathered(receipt: Receipt) -> bool:
+    return receipt.gathered_at_ms is not None or (receipt.is_final and not receipt.recipients)
 
 
 def _reply_to(given: str | ReplyTo | dict[str, Any] | None) -> dict[str, Any] | None:
     if given is None or isinstance(given, dict):
         return given
     return {"agent": given} if isinstance(given, str) else given.model_dump(exclude_none=True)
-
-
-@contextmanager
-def _asking_redis() -> Iterator[None]:
-    try:
-        yield
-    except REDIS_AWAY as error:
-        raise RedisUnavailableError(f"Redis did not answer ({type(error).__name__}): ask again") from error

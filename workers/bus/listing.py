@@ -47,14 +47,17 @@ async def messages(
     since_ms: int | None = None,
     fits: Fits = lambda _: True,
     limit: int,
+    looked_at: int | None = None,
 ) -> list[Listed]:
-    """The newest messages that fit. Reads page by page until there are enough."""
+    """The newest messages that fit. Reads page by page until there are enough, or so many were looked at."""
     found: list[Listed] = []
+    number = 0
     async for one in _newest_first(context, client, since_ms):
+        number += 1
         if fits(one):
             found.append(one)
-            if len(found) == limit:
-                break
+        if len(found) == limit or number == looked_at:
+            break
     return found
 
 

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
-from schemas.context import Context
-from schemas.delivery import State
+from schemas.address import SelectorAddress
+from schemas.agent import tenant_tag
+from schemas.context import Context, Role
+from schemas.delivery import Cause, State
 from schemas.envelope import Envelope
 from schemas.ids import MessageId
 from schemas.receipt import Receipt
 from workers.broker.client import REDIS_AWAY
 from workers.broker.scripts import Scripts
 from workers.bus.admission import Admission
+from workers.bus.door import Refusal
 from workers.bus.replies import answers_of
 from workers.errors import ConflictError, NotAcceptedError, NotFoundError, OverloadedError, RefusedError, SuspendedError
 from workers.ids import new_message_id
@@ -26,6 +29,7 @@ class Publisher:
         """Accepts one envelope. Publishing it again under the same id adds nothing.
 
         Raises:
+            Refusal: it goes to every agent of the tenant, and the principal is no operator.
             ConflictError: the same id with another body.
             NotFoundError: the tenant is not registered.
             SuspendedError: the tenant is suspended.
@@ -33,6 +37,7 @@ class Publisher:
             OverloadedError: the tenant's bytes, or Redis' memory, are used up; try later.
             NotAcceptedError: Redis did not confirm; publish again under the same id.
         """
+        _check_scope(context, envelope)
         message_id = envelope.id or new_message_id()
         known = envelope.model_copy(update={"id": message_id, "tenant": None})
         wire = known.to_wire()
@@ -46,6 +51,7 @@ class Publisher:
                 size=len(wire.encode()),
                 expires_at_ms=None if known.expires_at is None else known.expires_at_ms(0),
                 answers=answers_of(known, message_id),
+                by_operator=Role.OPERATOR in context.roles,
             )
         except REDIS_AWAY as error:
             raise NotAcceptedError(
@@ -60,6 +66,14 @@ class Publisher:
             expires_at_ms=envelope.expires_at_ms(answer.accepted_at_ms),
             duplicate=answer.status == "duplicate",
         )
+
+
+def _check_scope(context: Context, envelope: Envelope) -> None:
+    if not isinstance(envelope.to, SelectorAddress) or Role.OPERATOR in context.roles:
+        return
+    if envelope.to.is_unscoped(own_tag=tenant_tag(context.tenant)):
+        said = "selects every agent of the tenant, which only an operator may: narrow it by tags or a name"
+        raise Refusal(said, where="to", cause=Cause.UNSCOPED)
 
 
 def _raise_for(status: str, context: Context, message_id: MessageId) -> None:

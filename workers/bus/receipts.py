@@ -1,11 +1,12 @@
 """Reads what became of a message. Reads only; never what somebody else may not see."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 
 from schemas.agent import Agent
 from schemas.context import Context
 from schemas.delivery import Cause, State
-from schemas.ids import MessageId, delivery_id
+from schemas.ids import DeliveryId, MessageId, delivery_id
 from schemas.receipt import DeliveryReceipt, Receipt, Step
 from workers.broker import keys
 from workers.broker.client import Client
@@ -25,8 +26,13 @@ _ORDER = (
 """What a message with several deliveries is called by: the least finished, then the worst."""
 
 
-async def read_receipt(context: Context, client: Client, message_id: MessageId) -> Receipt:
-    """The message's receipt.
+DELIVERIES = 50
+"""How many deliveries a receipt tells: all of a team, the first of a bulk send."""
+PAGE = 500
+
+
+async def read_receipt(context: Context, client: Client, message_id: MessageId, *, most: int = DELIVERIES) -> Receipt:
+    """The message's receipt, with at most so many of its deliveries.
 
     Raises:
         NotFoundError: no such message in this tenant.
@@ -35,31 +41,77 @@ async def read_receipt(context: Context, client: Client, message_id: MessageId) 
     message = _text(await client.hgetall(names.message(message_id)))
     if not message:
         raise NotFoundError(f"there is no message {message_id!r} in tenant {context.tenant!r}")
-    ids = [delivery_id(message_id, number + 1) for number in range(int(message.get("deliveries", 0)))]
-    async with client.pipeline(transaction=False) as pipe:
-        for id_ in ids:
-            pipe.hgetall(names.delivery(id_))
-        records = [_text(record) for record in await pipe.execute()]
-    if ids and not any(records):
+    made = _made(message)
+    records = await _records(context, client, message_id, range(1, min(made, most) + 1))
+    if made and most and not records:
         # Purged between the two looks.
         raise NotFoundError(f"there is no message {message_id!r} in tenant {context.tenant!r}")
-    kept = await what_keeps(context, client, message, {id_: one for id_, one in zip(ids, records, strict=True) if one})
-    agents = await _names(context, client, {record["agent"] for record in records if record})
     if message["state"] == State.ACCEPTED:
         message["cause"] = (await what_keeps_message(context, client, message)).cause or ""
     return _receipt(
         message_id,
         message,
-        [_delivery(id_, one, agents, kept.get(id_)) for id_, one in zip(ids, records, strict=True) if one],
-        max((one["expires_at"] for one in records if "expires_at" in one), default=None),
+        await _told(context, client, message, records),
+        max((one["expires_at"] for one in records.values() if "expires_at" in one), default=None),
     )
+
+
+async def read_deliveries(context: Context, client: Client, message_id: MessageId) -> AsyncIterator[DeliveryReceipt]:
+    """Every delivery of a message that is made by now, in the order of its recipients, read page by page.
+
+    Raises:
+        NotFoundError: no such message in this tenant.
+    """
+    message = _text(await client.hgetall(keys.of(context).message(message_id)))
+    if not message:
+        raise NotFoundError(f"there is no message {message_id!r} in tenant {context.tenant!r}")
+    made = _made(message)
+    for first in range(1, made + 1, PAGE):
+        records = await _records(context, client, message_id, range(first, min(first + PAGE, made + 1)))
+        for one in await _told(context, client, message, records):
+            yield one
+
+
+async def _records(
+    context: Context, client: Client, message_id: MessageId, numbers: range
+) -> dict[DeliveryId, dict[str, str]]:
+    ids = [delivery_id(message_id, number) for number in numbers]
+    async with client.pipeline(transaction=False) as pipe:
+        for id_ in ids:
+            pipe.hgetall(keys.of(context).delivery(id_))
+        records = await pipe.execute() if ids else []
+    return {id_: _text(record) for id_, record in zip(ids, records, strict=True) if record}
+
+
+async def _told(
+    context: Context, client: Client, message: Mapping[str, str], records: Mapping[DeliveryId, Mapping[str, str]]
+) -> list[DeliveryReceipt]:
+    kept = await what_keeps(context, client, message, records)
+    agents = await _names(context, client, {record["agent"] for record in records.values()})
+    return [_delivery(id_, one, agents, kept.get(id_)) for id_, one in records.items()]
+
+
+def _made(message: Mapping[str, str]) -> int:
+    """How many deliveries it has by now."""
+    return int(message.get("expanded" if message["state"] == "expanding" else "deliveries", 0))
 
 
 def _receipt(
     message_id: MessageId, message: Mapping[str, str], deliveries: list[DeliveryReceipt], redriven_until: str | None
 ) -> Receipt:
+    recipients = int(message.get("deliveries", 0))
+    ends = Counter(one.state for one in deliveries if one.state.is_final)
+    open_ = recipients - ends.total()
     states = {delivery.state for delivery in deliveries}
+    if recipients > len(deliveries):
+        # What is not read here is counted in the message's record.
+        ends = Counter({state: int(message.get(f"n_{state}", 0)) for state in State})
+        open_ = int(message["open"])
+        states |= {state for state, number in ends.items() if number}
+        states |= {State.WAITING} if open_ else set()
     state = next((state for state in _ORDER if state in states), None)
+    if message["state"] in {"expanding", State.ACCEPTED}:
+        state = State.ACCEPTED
     leading = next((delivery for delivery in deliveries if delivery.state == state), None)
     return Receipt(
         message_id=message_id,
@@ -69,6 +121,13 @@ def _receipt(
         accepted_at_ms=int(message["accepted_at"]),
         expires_at_ms=_number(redriven_until or message.get("expires_at")),
         deliveries=tuple(deliveries),
+        recipients=recipients,
+        open=open_,
+        ends={state: number for state, number in ends.items() if number},
+        paused_at_ms=_number(message.get("paused")),
+        gathered_at_ms=_number(message.get("gathered_at")),
+        gathered=frozenset(message["gathered"].split()) if "gathered" in message else None,
+        reply_message_id=message.get("reply_message"),
     )
 
 

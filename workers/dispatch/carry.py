@@ -1,14 +1,18 @@
 """Carries what was routed: moves into mailboxes, refusals to the dead letters, and rings for what is ready."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from schemas.context import Context
 from workers.broker.results import Move
-from workers.dispatch.route import Refused, as_conflict
+from workers.dispatch.expand import Expander
+from workers.dispatch.route import Bulk, Refused, as_conflict
 from workers.ids import new_seed
 from workers.mailbox.ring import Bells
 from workers.resources import Resources
+
+STOPPED = {"lost", "full"}
+"""After these nothing behind may be moved: it would overtake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,29 @@ class Carrier:
     def __init__(self, resources: Resources, bells: Bells) -> None:
         self._resources = resources
         self._bells = bells
+        self._expander = Expander(resources, bells)
 
-    async def carry(self, context: Context, moves: Sequence[Move], refusals: Sequence[Refused]) -> Carried:
+    async def carry(self, context: Context, moves: Sequence[Move | Bulk], refusals: Sequence[Refused]) -> Carried:
         """Moves in order, then refuses.
 
         Raises:
             RedisError, OSError: Redis is away; what was not changed is still on the stream.
         """
-        statuses = await self._move(context, moves) if moves else []
-        conflicts = [as_conflict(move) for move, status in zip(moves, statuses, strict=True) if status == "conflict"]
+        statuses: list[str] = []
+        conflicts: list[Refused] = []
+        for part in _parts(moves):
+            said = (
+                [await self._expander.expand(context, part)]
+                if isinstance(part, Bulk)
+                else await self._move(context, part)
+            )
+            asked = [part.move] if isinstance(part, Bulk) else part
+            conflicts += [
+                as_conflict(move) for move, one in zip(asked, said, strict=True) if move and one == "conflict"
+            ]
+            statuses += said
+            if not STOPPED.isdisjoint(said):
+                break
         for refused in (*refusals, *conflicts):
             statuses.append(await self._refuse(context, refused))
         return Carried(lost="lost" in statuses, full="full" in statuses)
@@ -60,3 +78,18 @@ class Carrier:
         )
         self._resources.log.of(context).info("refused", message=refused.message_id, cause=refused.cause, status=status)
         return status
+
+
+def _parts(moves: Sequence[Move | Bulk]) -> Iterator[list[Move] | Bulk]:
+    """In their order: what goes in one step together, and each bulk send by itself."""
+    together: list[Move] = []
+    for move in moves:
+        if isinstance(move, Move):
+            together.append(move)
+            continue
+        if together:
+            yield together
+            together = []
+        yield move
+    if together:
+        yield together

@@ -6,20 +6,37 @@ agents has been read again, so that a wrong name, or a Letta server that is away
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from schemas.address import SelectorAddress
 from schemas.context import Context
+from workers.broker import keys
 from workers.broker.client import REDIS_AWAY
 from workers.broker.results import Move
 from workers.broker.rules import FULL_PAUSE_MS
 from workers.directory.agents import Directory, Roster
+from workers.directory.teams import Teams
 from workers.dispatch.carry import Carried, Carrier
-from workers.dispatch.route import Refused, Unresolved, as_unknown, route
+from workers.dispatch.route import (
+    Bulk,
+    Entry,
+    Known,
+    Refused,
+    Routed,
+    Unresolved,
+    as_unknown,
+    goes_by_the_list,
+    read,
+    route,
+)
 from workers.errors import LettaUnavailableError
 from workers.resources import Resources
 from workers.tasks import end
 
 FROM_THE_BEGINNING = "0"
 AWAY_SECONDS = 2.0
+LIST_SECONDS = 30.0
+"""A list older than this is read again before it says who is in a team, or whom a selector finds."""
 MOST_ASIDE = 1_000
 """With so many aside, the stream is not read on."""
 
@@ -37,6 +54,7 @@ class TenantStream:
         self._resources = resources
         self._directory = directory
         self._carrier = carrier
+        self._teams = Teams(resources.client)
         self._resting_until = 0.0
         self._aside: dict[str, Unresolved] = {}
         self._roster: Roster | None = None
@@ -83,24 +101,44 @@ class TenantStream:
 
     async def _take_in(self, entries: Entries) -> None:
         seen_at = self._resources.clock.monotonic()
-        roster = self._roster or await self._directory.roster(self.context)
-        moves: list[Move] = []
+        readings = [read(self.context, id_.decode(), fields or {}, seen_at=seen_at) for id_, fields in entries]
+        known = await self._known([one for one in readings if isinstance(one, Entry)])
+        moves: list[Move | Bulk] = []
         refusals: list[Refused] = []
-        for entry_id, fields in entries:
-            routed = route(self.context, roster, entry_id.decode(), fields or {}, seen_at=seen_at)
+        for one in readings:
+            routed = await self._routed(known, one) if isinstance(one, Entry) else one
             match routed:
-                case Move():
+                case Move() | Bulk():
                     moves.append(routed)
                 case Refused():
                     refusals.append(routed)
                 case Unresolved():
-                    self._aside.setdefault(routed.entry_id, routed)
+                    self._aside.setdefault(routed.entry.entry_id, routed)
         self._heed(await self._carrier.carry(self.context, moves, refusals))
         if self._aside and not self.rests_for:
             self.cursor = entries[-1][0].decode()
         if self._aside and self._roster is None:
-            self._roster = roster
-            self._resolving = asyncio.create_task(self._resolve(roster), name=f"resolve {self.context.tenant}")
+            self._roster = known.roster
+            self._resolving = asyncio.create_task(self._resolve(known.roster), name=f"resolve {self.context.tenant}")
+
+    async def _known(self, entries: Sequence[Entry]) -> Known:
+        if self._roster is not None:
+            return await self._known_by(self._roster)
+        if any(goes_by_the_list(entry) for entry in entries):
+            return await self._known_by(await self._directory.recent(self.context, LIST_SECONDS))
+        return await self._known_by(await self._directory.roster(self.context))
+
+    async def _known_by(self, roster: Roster) -> Known:
+        return Known(roster, await self._teams.all(self.context), self._resources.settings.canary_prefix)
+
+    async def _routed(self, known: Known, entry: Entry) -> Routed:
+        if not isinstance(entry.envelope.to, SelectorAddress):
+            return route(self.context, known, entry)
+        record = keys.of(self.context).message(entry.message_id)
+        state, of_entry, operator = await self._resources.client.hmget(record, "state", "entry", "operator")
+        if state == b"expanding" and of_entry == entry.entry_id.encode():
+            return Bulk(entry.entry_id, entry.message_id, None)
+        return route(self.context, known, replace(entry, by_operator=operator == b"1"))
 
     async def _resolve(self, roster: Roster) -> None:
         """Reads the list again until nothing is aside."""
@@ -122,14 +160,15 @@ class TenantStream:
         self._begin_again(0)
 
     async def _judge_again(self, roster: Roster) -> None:
-        moves: list[Move] = []
+        moves: list[Move | Bulk] = []
         refusals: list[Refused] = []
+        known = await self._known_by(roster)
         for one in list(self._aside.values()):
-            again = route(self.context, roster, one.entry_id, one.fields, seen_at=one.seen_at)
-            if isinstance(again, Unresolved) and roster.read_at >= again.seen_at:
+            again = await self._routed(known, one.entry)
+            if isinstance(again, Unresolved) and roster.read_at >= again.entry.seen_at:
                 again = as_unknown(again)
             match again:
-                case Move():
+                case Move() | Bulk():
                     moves.append(again)
                 case Refused():
                     refusals.append(again)

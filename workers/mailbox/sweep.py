@@ -5,9 +5,10 @@ where work waits and no drain is on its way. Any number may run.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
-from schemas.context import service_context
-from schemas.ids import TenantId
+from schemas.context import Context, service_context
+from schemas.ids import MessageId, TenantId
 from workers.broker import keys
 from workers.ids import new_seed, tenant_ids
 from workers.mailbox.ring import Bells
@@ -23,14 +24,18 @@ BATCH = 200
 AT_ONCE = 32
 
 
+Close = Callable[[Context, MessageId], Awaitable[None]]
+
+
 class Sweeper(Service):
-    """One sweeper; runs beside every dispatcher."""
+    """One sweeper; runs beside every dispatcher. `close` closes gatherings; without it they are left to another."""
 
     name = "sweeper"
 
-    def __init__(self, resources: Resources, bells: Bells) -> None:
+    def __init__(self, resources: Resources, bells: Bells, close: Close | None = None) -> None:
         super().__init__(resources)
         self._bells = bells
+        self._close = close
         self._everybody_at = 0.0
         self._gate = asyncio.Semaphore(AT_ONCE)
 
@@ -61,6 +66,9 @@ class Sweeper(Service):
         for pool, claimed in swept.claims:
             if not await self._bells.is_coming(context, pool, claimed):
                 await self._bells.hand_on(context, pool)
+        if self._close is not None:
+            for message_id in swept.gathers:
+                await self._close(context, message_id)
         await self._bells.note(context, swept.next_look_ms)
 
     async def _look(self, tenant: TenantId) -> None:

@@ -1,6 +1,6 @@
 -- Puts a message on its tenant's stream, once for each id (kept until the message is purged).
 -- KEYS: the tenant's root
--- ARGV: message_id digest envelope size expires_at_ms answers
+-- ARGV: message_id digest envelope size expires_at_ms answers by_operator
 -- RETURNS: {status, accepted_at_ms}; status is accepted, duplicate, conflict, unknown_tenant, suspended, expired,
 --   too_large or overloaded
 local message_id, digest, envelope, size = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -17,4 +17,5 @@ if redis.call('EXISTS', key('message', message_id)) == 0 then
 end
 local status, accepted_at = accept(message_id, digest, envelope, size)
 if status == 'accepted' and answers ~= '' then redis.call('HSET', key('message', message_id), 'answers', answers) end
+if status == 'accepted' and ARGV[7] == '1' then redis.call('HSET', key('message', message_id), 'operator', 1) end
 return {status, accepted_at}

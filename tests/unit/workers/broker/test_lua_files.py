@@ -108,7 +108,15 @@ class Recorder:
 
 GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
     "publish": (
-        {"message_id": "m", "digest": "d", "envelope": "e", "size": 1, "expires_at_ms": 2, "answers": "s"},
+        {
+            "message_id": "m",
+            "digest": "d",
+            "envelope": "e",
+            "size": 1,
+            "expires_at_ms": 2,
+            "answers": "s",
+            "by_operator": 1,
+        },
         [b"accepted", b"0"],
     ),
     "hold_stream": ({"owner": "o", "lease_ms": 1}, 1),
@@ -128,10 +136,6 @@ GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
     ),
     "pause": ({"message_id": "m"}, b"paused"),
     "resume": ({"message_id": "m"}, [b"resumed", b"0"]),
-    "gather": (
-        {"message_id": "m", "forward_id": "r", "forward_digest": "d", "forward_envelope": "e"},
-        [b"gathered", b"0"],
-    ),
     "write_team": ({"name": "n", "before": b"", "after": b"a"}, b"written"),
     "redrive": ({"entry_id": "e", "ttl_ms": 1}, [b"gone", b"0"]),
     "discard": ({"entry_id": "e"}, b"gone"),
@@ -161,6 +165,21 @@ async def test_agents_travel_as_pairs() -> None:
     recorder = Recorder(1)
     await Scripts(recorder).store_agents(service_context("acme", "test"), age_ms=5, records=[("a", "x"), ("b", "y")])
     assert recorder.arguments == [5, "a", "x", "b", "y"]
+
+
+async def test_a_gathering_travels_in_the_order_of_the_header() -> None:
+    recorder = Recorder([b"gathered", b"0"])
+    scripts, context = Scripts(recorder), service_context("acme", "test")
+    await scripts.gather(
+        context,
+        message_id="m",
+        text="t",
+        deliveries=("m:1", "m:2"),
+        forward_id="r",
+        forward_digest="d",
+        forward_envelope="e",
+    )
+    assert recorder.arguments == ["m", "t", "r", "d", "e", "m:1", "m:2"]
 
 
 async def test_leases_travel_as_pairs() -> None:
