@@ -29,6 +29,7 @@ class Code(IntEnum):
     NOT_DELIVERED = 5
     NOT_ACCEPTED = 6
     DEADLINE = 7
+    PARTIAL = 8
     CONFIGURATION = 78
     """EX_CONFIG of sysexits.h."""
     INTERRUPTED = 130
@@ -40,9 +41,10 @@ MEANINGS: dict[Code, str] = {
     Code.USAGE: "wrong usage",
     Code.REFUSED: "refused; nothing was stored or changed",
     Code.NOT_FOUND: "no such tenant, message or agent",
-    Code.NOT_DELIVERED: "ended, but not (all) delivered",
+    Code.NOT_DELIVERED: "ended, but not delivered",
     Code.NOT_ACCEPTED: "Redis did not confirm; send again under the same --id",
     Code.DEADLINE: "not over in time; the message goes on",
+    Code.PARTIAL: "done for some, not for all",
     Code.CONFIGURATION: "a setting is wrong, or Redis would lose messages",
 }
 

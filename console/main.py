@@ -7,6 +7,7 @@ import typer
 from console.commands import (
     agent,
     audit,
+    bulk,
     cancel,
     dead,
     demo,
@@ -41,6 +42,7 @@ for group in (
     demo,
     services,
     send,
+    bulk,
     get,
     replies,
     describe,

@@ -1,5 +1,6 @@
 """How everything looks: tables, documents, plain lines. The one place that knows of colours and widths."""
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -46,6 +47,7 @@ class Form(StrEnum):
     WIDE = "wide"
     JSON = "json"
     NAME = "name"
+    CSV = "csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ class Listing(Generic[Row]):
         """Prints the rows."""
         if form is Form.JSON:
             print_json([self.document(row) for row in rows])
+        elif form is Form.CSV:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(column.header for column in self.columns)
+            writer.writerows([str(column.value(row)) for column in self.columns] for row in rows)
         elif form is Form.NAME:
             for row in rows:
                 print(safe(self.name(row)))

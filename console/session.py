@@ -76,9 +76,10 @@ class Session:
             raise NotFoundError(f"there is no tenant {tenant!r}")
         return tenant
 
-    def producer(self, tenant: TenantId) -> TenantClient:
-        """The client of a producer of that tenant."""
-        context = Context(tenant=tenant, principal=self.operator.principal, roles=frozenset({Role.PRODUCER}))
+    def producer(self, tenant: TenantId, *, operator: bool = False) -> TenantClient:
+        """The client of a producer of that tenant, who may act as its operator where the command line says so."""
+        roles = {Role.PRODUCER, Role.OPERATOR} if operator else {Role.PRODUCER}
+        context = Context(tenant=tenant, principal=self.operator.principal, roles=frozenset(roles))
         return TenantClient(context, self.resources)
 
     async def now_ms(self) -> int:

@@ -1,30 +1,38 @@
-"""`postroom send`: publishes one message, and waits for its end where asked."""
-# ruff: noqa: FBT002, PLR0917  # typer gives options by name
+"""`postroom send`: publishes one message, to an agent, a team or many, and waits for its end where asked."""
+# ruff: noqa: FBT001, FBT002, PLR0917  # typer gives options by name
 
 import json
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
+from console import preview
 from console.addresses import this_command
+from console.commands import bulk
 from console.commands.options import JsonOption, TenantOption, duration, reply_address, when
 from console.exits import Code
-from console.output import err, print_json, print_text, safe, state_text
-from console.session import run, session
+from console.output import Form, err, print_json, print_text, safe, state_text
+from console.progress import watch
+from console.session import Session, run, session
 from console.times import span
 from console.words import in_words
+from schemas.address import AgentAddress, SelectorAddress, TeamAddress
 from schemas.delivery import State
 from schemas.envelope import OnUnknown, Priority
+from schemas.gathered import Gathered
 from schemas.receipt import Receipt
+from workers.bus.client import TenantClient
 from workers.errors import DeadlineError, InvalidEnvelopeError
 
 WAIT_SECONDS = 60.0
-HELP = """Send TEXT to an agent of a tenant, by name or id.
+HELP = """Send TEXT to an agent by name or id, to a team, or to all agents that tags or a name pattern select.
 
-Without --wait it prints the message's id as soon as the message is kept; with --wait it prints the reply.
+Without --wait it prints the message's id as soon as the message is kept; with --wait it prints the reply. To many, it
+asks first, and --wait shows how far it has come.
 
 [bold]Examples[/bold]
 
@@ -37,7 +45,28 @@ Without --wait it prints the message's id as soon as the message is kept; with -
   postroom send researcher "Look into it" -t acme --reply-to stream:crm     (read by `postroom get replies`)
 
   postroom send support "Good morning" -t acme --not-before 2026-01-31T09:00
+
+  postroom send --team editorial "What do you think?" -t acme --gather all --timeout 2m
+
+  postroom send --tags role:support,env:prod "New prices" -t acme --dry-run
+
+  postroom send --all "support-*" - -t acme --id prices-7 --confirm --wait < prices.txt
 """
+GATHER_HELP = "Print the replies of a team as one: all, or the first N, or those that come within --timeout."
+Address = AgentAddress | TeamAddress | SelectorAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asks for beside the message."""
+
+    wait: bool
+    within: float | None
+    gather: str | None
+    dry_run: bool
+    confirmed: bool
+    everyone: bool
+    as_json: bool
 
 
 def register(app: typer.Typer) -> None:
@@ -46,11 +75,28 @@ def register(app: typer.Typer) -> None:
 
 
 def send(
-    agent: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.", show_default=False)],
-    text: Annotated[
-        str, typer.Argument(metavar="TEXT", help="What to say; - reads it from stdin.", show_default=False)
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[AGENT] TEXT", help="To whom, unless an option says it, and what; - reads stdin."),
     ],
     tenant: TenantOption = None,
+    team: Annotated[str | None, typer.Option(help="To every member of this team.")] = None,
+    role: Annotated[str | None, typer.Option(help="Of the team, only those with this role.")] = None,
+    tags: Annotated[
+        str | None,
+        typer.Option(metavar="TAG,TAG", help="To every agent that has all these tags: role:support,env:prod."),
+    ] = None,
+    all_: Annotated[
+        str | None, typer.Option("--all", metavar="PATTERN", help='To every agent whose name fits: "support-*".')
+    ] = None,
+    canaries: Annotated[bool, typer.Option("--canaries", help="Also to copies under the canary prefix.")] = False,
+    everyone: Annotated[
+        bool, typer.Option("--everyone", help="As operator: allow a selection that narrows nothing.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say who would get it, and send nothing.")] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help=f"Do not ask, however many (past {preview.ASK_PAST} it asks).")
+    ] = False,
     priority: Annotated[Priority, typer.Option(help="Order inside the tenant.")] = Priority.NORMAL,
     expires_in: Annotated[
         float | None, typer.Option(parser=duration, metavar="TIME", help="No turn starts later than this: 10m, 2h.")
@@ -72,12 +118,15 @@ def send(
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept with the message, not sent. Repeatable.")
     ] = None,
+    gather: Annotated[str | None, typer.Option(metavar="all|N", help=GATHER_HELP)] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the reply.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="How long to wait; 1m unless given.")
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="How long to wait; unless given 1m, to many to the end."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
+    to, text = _addressed(words, team, role, tags, all_, canaries)
     options = {
         "id": message_id,
         "priority": priority,
@@ -89,37 +138,123 @@ def send(
         "metadata": dict(_pair(one) for one in metadata or []),
     }
     content = _stdin() if text == "-" else text
-    receipt = run(_send(tenant, agent, content, options, (timeout or WAIT_SECONDS) if wait else None))
-    _show(receipt, as_json=as_json, waited=wait)
-    if wait and receipt.state is not State.DELIVERED:
-        raise typer.Exit(Code.NOT_DELIVERED)
+    wish = Wish(wait, timeout, gather, dry_run, confirm, everyone, as_json)
+    run(_send(tenant, to, content, options, wish))
 
 
-async def _send(tenant: str | None, agent: str, content: str, options: dict[str, Any], within: float | None) -> Receipt:
+def _addressed(
+    words: list[str], team: str | None, role: str | None, tags: str | None, pattern: str | None, canaries: bool
+) -> tuple[Address, str]:
+    """To whom, and the text."""
+    if role is not None and team is None:
+        raise typer.BadParameter("--role is of a team: give --team, too")
+    if team is not None and (tags is not None or pattern is not None):
+        raise typer.BadParameter("give --team, or --tags and --all, not both")
+    if canaries and tags is None and pattern is None:
+        raise typer.BadParameter("--canaries is for --tags and --all")
+    by_option = team is not None or tags is not None or pattern is not None
+    if len(words) != (1 if by_option else 2):
+        expected = "TEXT alone: an option says to whom" if by_option else "AGENT TEXT"
+        raise typer.BadParameter(f"expected {expected}, got {len(words)} words (quote the text)")
+    try:
+        if team is not None:
+            return TeamAddress(team=team, role=role), words[-1]
+        if by_option:
+            named = tuple(tag.strip() for tag in (tags or "").split(",") if tag.strip())
+            return SelectorAddress(tags=named, name=pattern, canaries=canaries), words[-1]
+        return AgentAddress(agent=words[0]), words[-1]
+    except ValueError as error:
+        raise typer.BadParameter(f"not an address: {error}") from None
+
+
+async def _send(tenant: str | None, to: Address, content: str, options: dict[str, Any], wish: Wish) -> None:
     async with session() as opened:
-        client = opened.producer(await opened.tenant_id(tenant))
+        tenant_id = await opened.tenant_id(tenant)
+        client = opened.producer(tenant_id, operator=wish.everyone)
         try:
-            sent = await client.send(agent, content, **options)
-            if within is None:
-                return sent
-            try:
-                return await client.wait(sent.message_id, within=within)
-            except DeadlineError as error:
-                raise DeadlineError(f"{error}; `postroom describe message {sent.message_id}` tells more") from None
+            if wish.dry_run or isinstance(to, SelectorAddress):
+                found = await _previewed(opened, await opened.tenant(tenant), to, content, wish)
+                if found is None:
+                    return
+                to = found
+            if wish.gather is not None:
+                await _gather(client, to, content, options, wish)
+            else:
+                await _publish(client, to, content, options, wish)
         finally:
             await client.close()
 
 
-def _show(receipt: Receipt, *, as_json: bool, waited: bool) -> None:
-    if as_json:
+async def _previewed(opened: Session, context: Any, to: Address, content: str, wish: Wish) -> Address | None:
+    """The address with how many are meant; None: that was all that was asked for."""
+    found = await preview.preview(opened, context, to, content, operator=wish.everyone)
+    if wish.dry_run:
+        if wish.as_json:
+            print_json(preview.document(found))
+        else:
+            preview.show(found, Form.TABLE)
+        return None
+    preview.confirm(found, confirmed=wish.confirmed)
+    return to.model_copy(update={"at_most": max(1, found.number)}) if isinstance(to, SelectorAddress) else to
+
+
+async def _publish(client: TenantClient, to: Address, content: str, options: dict[str, Any], wish: Wish) -> None:
+    sent = await client.send(to, content, **options)
+    if not wish.wait:
+        _show(sent, wish, waited=False)
+        return
+    if isinstance(to, SelectorAddress):
+        bulk.finish(await watch(client, sent.message_id, within=wish.within), as_json=wish.as_json)
+    try:
+        receipt = await client.wait(sent.message_id, within=wish.within or WAIT_SECONDS)
+    except DeadlineError as error:
+        raise DeadlineError(f"{error}; `postroom describe message {sent.message_id}` tells more") from None
+    _show(receipt, wish, waited=True)
+    if receipt.state is not State.DELIVERED:
+        raise typer.Exit(Code.PARTIAL if receipt.ends.get(State.DELIVERED) else Code.NOT_DELIVERED)
+
+
+async def _gather(client: TenantClient, to: Address, content: str, options: dict[str, Any], wish: Wish) -> None:
+    if not isinstance(to, TeamAddress):
+        raise typer.BadParameter("--gather is for --team")
+    want = wish.gather or "all"
+    if want != "all" and not (want.isascii() and want.isdigit() and int(want) > 0):
+        raise typer.BadParameter(f"expected all or a number, got {want!r}", param_hint="--gather")
+    given = {name: value for name, value in options.items() if value is not None}
+    found = await client.gather(
+        to, content, within=wish.within or WAIT_SECONDS, want="all" if want == "all" else int(want), **given
+    )
+    if wish.as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        _show_gathered(found)
+    if not found.complete:
+        raise typer.Exit(Code.PARTIAL if found.replies else Code.NOT_DELIVERED)
+
+
+def _show_gathered(found: Gathered) -> None:
+    for reply in found.replies:
+        err.print(Text(f"[{safe(reply.who)}]", "bold"))
+        print_text(reply.text or f"(empty: the turn ended by {reply.stop_reason})")
+    line = f"{len(found.replies)} of {found.recipients} replied"
+    if found.missing:
+        line += "; without " + ", ".join(f"{safe(one.who)} ({one.state})" for one in found.missing)
+    err.print(Text(f"{line}  {found.message_id}", "dim"), soft_wrap=True)
+
+
+def _show(receipt: Receipt, wish: Wish, *, waited: bool) -> None:
+    if wish.as_json:
         print_json(receipt.model_dump(mode="json"))
     elif not waited:
         print(receipt.message_id)
         said = "known already under this id, nothing added" if receipt.duplicate else "accepted"
         err.print(f"{said}; {this_command()} describe message {receipt.message_id}", style="dim", soft_wrap=True)
     else:
-        if receipt.reply is not None:
-            print_text(receipt.reply)
+        for one in receipt.deliveries:
+            if one.reply is not None:
+                if receipt.recipients > 1:
+                    err.print(Text(f"[{safe(one.agent_name or one.agent)}]", "bold"))
+                print_text(one.reply)
         err.print(_end(receipt), soft_wrap=True)
 
 

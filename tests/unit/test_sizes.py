@@ -12,8 +12,8 @@ WORKERS_LINES = 300
 FUNCTION_LINES = 50
 TURN_RUN_LINES = 200
 """Past this, a step of the turn is missing a name."""
-LONGER = {"agent_json": 60}
-"""Functions that are one record, field by field."""
+LONGER = {"agent_json": 60, "send": 80}
+"""Functions that are one record, field by field, or the options of one command."""
 LARGER: dict[str, int] = {}
 """Files that are larger for now, each with the size it may not pass."""
 
