@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from console.local import Home
 from console.main import main
+from schemas.team import MAX_MEMBERS
 from tests.conftest import REAL
 from tests.support.redis_server import RedisServer
 
@@ -398,6 +401,33 @@ def test_what_cannot_be_done_to_a_team_has_its_code_and_its_sentence(
     assert (ran.code, ran.out) == (code, "")
     assert sentence in " ".join(ran.err.split())
     assert cli("team", "list", "-t", "acme", "--json").json == []
+
+
+def test_a_team_is_shown_while_the_server_is_away_and_nobody_is_called_gone(cli: Cli) -> None:
+    cli("team", "create", "away", "-t", "acme", "-m", "acme-writer:author")
+    cli.set(LETTA_BASE_URL="http://127.0.0.1:9")
+    shown = cli("team", "show", "away", "-t", "acme", "--json").json
+
+    # Asked a moment ago, the list is as good as the server's word.
+    (only,) = shown["members"]
+    assert (only["name"], only["roles"], only["on_server"] in {True, None}) == ("acme-writer", ["author"], True)
+    assert cli("team", "remove", "away", "acme-writer", "-t", "acme").code == 0
+    assert cli("team", "delete", "away", "-t", "acme", "--yes").code == 0
+
+
+def test_a_team_finds_no_more_by_tags_than_it_may_have(cli: Cli, up: Up) -> None:
+    cli("tenant", "create", "hooli")
+    running = Home(up.folder / "home").running()
+    assert running is not None
+    with httpx.Client(base_url=str(running.letta_base_url)) as letta:
+        for number in range(MAX_MEMBERS + 1):
+            body = {"name": f"h{number}", "model": "openai-proxy/stub-chat", "tags": ["tenant:hooli", "role:x"]}
+            letta.post("/v1/agents/", json=body).raise_for_status()
+    refused = cli("team", "create", "all", "-t", "hooli", "--tag", "role:x")
+
+    assert (refused.code, refused.out) == (3, "")
+    assert f"{MAX_MEMBERS + 1} agents have these tags, a team has at most {MAX_MEMBERS}" in refused.err
+    assert cli("team", "list", "-t", "hooli", "--json").json == []
 
 
 def test_the_example_of_tenant_show_works_when_it_is_pasted(cli: Cli) -> None:
