@@ -18,7 +18,7 @@ from workers.directory.selection import members, roles_of
 from workers.directory.teams import Teams
 from workers.errors import ConfigurationError, LettaUnavailableError, NotFoundError
 
-CURRENT_SECONDS = 30.0
+CURRENT_SECONDS = 5.0
 """A list of agents older than this is read again before somebody is called gone."""
 
 

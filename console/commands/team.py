@@ -10,7 +10,7 @@ import typer
 from console.commands.options import FormOption, JsonOption, TenantOption, form_of
 from console.output import Form, print_json, safe
 from console.session import Session, run, session
-from console.teams import CURRENT_SECONDS, TEAMS, describe, document, show_team, team_rows
+from console.teams import TEAMS, describe, document, show_team, team_rows
 from schemas.context import Context
 from schemas.ids import AgentId
 from schemas.team import MAX_MEMBERS, Member, Team
@@ -202,7 +202,8 @@ async def _refuse_many(context: Context, directory: Directory, name: str, tags: 
     if not tags:
         return
     team = Team.model_construct(name=name, members=(), tags=tuple(tags))
-    found = members_of(team, name, (await directory.recent(context, CURRENT_SECONDS)).by_id, None)
+    agents = {agent.id: agent for agent in await directory.all(context)}
+    found = members_of(team, name, agents, None)
     if len(found) > MAX_MEMBERS:
         said = f"{len(found)} agents have these tags, a team has at most {MAX_MEMBERS}: use `postroom send --tags`"
         raise RefusedError(said, where=f"team {name!r}")
