@@ -91,6 +91,8 @@ def calls(entry: str) -> dict[str, dict[str, Any]]:
         "repair_agent": {"agent": agent_id(1)},
         "repair_delivery": {"delivery_id": "m1:1", "agent": agent_id(1)},
         "repair_message": {"message_id": "m1"},
+        "park": {"agent": agent_id(1), "by": "cli:ops", "why": "by hand"},
+        "unpark": {"agent": agent_id(1)},
         "write_team": {"name": "team", "before": b"", "after": b"{}"},
         "store_agents": {"age_ms": 1, "records": [(agent_id(1), "{}")]},
         "amend": {"fields": [("suspended", 0)]},
