@@ -10,6 +10,7 @@ TENANT_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 MESSAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 DELIVERY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}:[0-9]{1,6}$"
 TEAM_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+READER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,99}$"
 AGENT_ID_PATTERN = r"^agent-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 
 TenantId = Annotated[str, StringConstraints(pattern=TENANT_PATTERN)]
@@ -23,6 +24,7 @@ _TENANT = re.compile(TENANT_PATTERN)
 _MESSAGE = re.compile(MESSAGE_PATTERN)
 _DELIVERY = re.compile(DELIVERY_PATTERN)
 _TEAM = re.compile(TEAM_PATTERN)
+_READER = re.compile(READER_PATTERN)
 _AGENT_ID = re.compile(AGENT_ID_PATTERN)
 
 
@@ -44,6 +46,11 @@ def is_delivery_id(text: str) -> bool:
 def is_team_name(text: str) -> bool:
     """Letters, digits, dot, dash and underscore, 1 to 64, starting with a letter or digit."""
     return _TEAM.fullmatch(text) is not None
+
+
+def is_reader_name(text: str) -> bool:
+    """Letters, digits, dot, dash, underscore, colon and at, 1 to 100, starting with a letter or digit."""
+    return _READER.fullmatch(text) is not None
 
 
 def is_agent_id(text: str) -> bool:

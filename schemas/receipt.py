@@ -70,6 +70,9 @@ class Receipt(BaseModel):
     gathered_at_ms: int | None = Field(default=None, description="When its replies were gathered.")
     gathered: frozenset[DeliveryId] | None = Field(default=None, description="The deliveries whose replies they are.")
     reply_message_id: MessageId | None = Field(default=None, description="The gathered replies, sent on as one.")
+    acked_at_ms: dict[str, int] = Field(
+        default_factory=dict, description="Since its end: which reader marked it as read, and when."
+    )
 
     @property
     def is_final(self) -> bool:

@@ -1,15 +1,21 @@
-"""The scripts of operators: dead letters, parked agents, repairs. Each one typed coroutine of its script's name."""
+"""The scripts beside a message's path: dead letters, parking, acks, repairs. Each one typed coroutine of its name."""
+
+from collections.abc import Sequence
 
 from schemas.context import Context
 from schemas.ids import AgentId, DeliveryId, MessageId
 from workers.broker.results import Redriven
 from workers.broker.runner import Runner, optional, text
 
-NAMES = ("redrive", "discard", "park", "unpark", "recount", "repair_agent", "repair_delivery", "repair_message")
+NAMES = ("ack", "redrive", "discard", "park", "unpark", "recount", "repair_agent", "repair_delivery", "repair_message")
 
 
 class UpkeepScripts(Runner):
     """What puts right."""
+
+    async def ack(self, context: Context, *, reader: str, message_ids: Sequence[MessageId]) -> tuple[str, ...]:
+        """Marks messages as read by a reader: for each, `acked`, `already`, `not_over` or `not_found`."""
+        return tuple(text(result) for result in await self._run(context, "ack", reader, *message_ids))
 
     async def redrive(self, context: Context, *, entry_id: str, ttl_ms: int | None) -> Redriven:
         """Puts one dead letter back where it can be delivered; a second time finds none."""

@@ -1,4 +1,4 @@
-"""The Python client, bound to one tenant: send, ask, gather, receipt, cancel, and `bulk` for messages to many.
+"""The Python client, bound to one tenant: send, ask, gather, receipt, cancel, ack, and `bulk` for messages to many.
 
 async with TenantClient.open("redis://localhost:6379/0", tenant="acme") as acme:
     receipt = await acme.ask("researcher", "What is new in memory management?", within=60)
@@ -17,7 +17,7 @@ from schemas.address import AgentAddress, ReplyTo, SelectorAddress, TeamAddress
 from schemas.context import Context, Role
 from schemas.envelope import Gather, Kind, OnUnknown, Priority
 from schemas.gathered import Gathered, gathered
-from schemas.ids import MessageId, TenantId, is_message_id
+from schemas.ids import MessageId, TenantId, is_message_id, is_reader_name
 from schemas.receipt import Receipt
 from workers import settings as settings_module
 from workers.bus import door
@@ -37,6 +37,7 @@ MANY, PAUSE_SECONDS = 10, 0.25
 """Who waits for a message to more recipients looks no more often."""
 GATHER_MARGIN_SECONDS = 10.0
 """How much longer than its deadline a gathering is waited for."""
+ACKED_AT_ONCE = 500
 PUBLISH_PAUSES_SECONDS = (0.1, 0.3, 1.0)
 """A publish that Redis did not confirm is tried again under the same id: it cannot double."""
 PUBLISH_WITHIN_SECONDS = 4.0
@@ -240,6 +241,29 @@ class TenantClient:
             late = ", ".join(sorted(taken_back.late))
             raise TooLateError(f"too late to cancel, it is {late}", where=f"message {message_id!r}")
         return await self.receipt(message_id)
+
+    async def ack(self, *message_ids: MessageId, reader: str | None = None) -> dict[MessageId, str]:
+        """Marks messages that have come to their end as read by `reader`, which is this client's principal unless
+        named. For a reader outside, that keeps no place of its own; it changes nothing about when they are purged.
+
+        Returns what each is: `acked` now, `already` before, `not_over` (nothing was changed) or `not_found`. One that
+        is redriven is unread again.
+
+        Raises:
+            RefusedError: that cannot be a reader's name.
+            RedisUnavailableError: Redis did not answer; asking again is safe.
+        """
+        name = reader if reader is not None else self.context.principal
+        if not is_reader_name(name):
+            raise RefusedError("expected letters, digits and . _ : @ -, at most 100", where=f"reader {name!r}")
+        results = dict.fromkeys(message_ids, "not_found")
+        known = [id_ for id_ in results if is_message_id(id_)]
+        with asking_redis():
+            for first in range(0, len(known), ACKED_AT_ONCE):
+                some = known[first : first + ACKED_AT_ONCE]
+                answers = await self._resources.scripts.ack(self.context, reader=name, message_ids=some)
+                results.update(zip(some, answers, strict=True))
+        return results
 
 
 def _is_gathered(receipt: Receipt) -> bool:

@@ -128,6 +128,7 @@ def _receipt(
         gathered_at_ms=_number(message.get("gathered_at")),
         gathered=frozenset(message["gathered"].split()) if "gathered" in message else None,
         reply_message_id=message.get("reply_message"),
+        acked_at_ms={reader: int(at) for reader, _, at in _acks(message)},
     )
 
 
@@ -155,6 +156,10 @@ def _delivery(id_: str, record: Mapping[str, str], agents: Mapping[str, str], ke
         reply_message_id=record.get("reply_message"),
         history=tuple(_steps(record.get("history", ""))),
     )
+
+
+def _acks(message: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    return [line.partition("|") for line in message.get("acks", "").splitlines()]
 
 
 def _steps(history: str) -> list[Step]:

@@ -28,6 +28,7 @@ from workers.errors import (
     NotAcceptedError,
     NotFoundError,
     OverloadedError,
+    RefusedError,
     SuspendedError,
     TooLateError,
 )
@@ -220,6 +221,20 @@ async def test_a_cancel_wins_before_the_turn_and_is_too_late_after(acme: TenantC
     await ledger.settle(taken)
     with pytest.raises(TooLateError, match="it is delivered"):
         await acme.cancel("m3")
+
+
+async def test_a_reader_acks_what_is_over_and_is_told_of_the_rest(acme: TenantClient, ledger: Ledger) -> None:
+    await acme.send("researcher", "hello", id="m1")
+    await acme.send("researcher", "hello", id="m2")
+    await deliver(ledger)
+
+    told = await acme.ack("m1", "m2", "../m3", "m4")
+    assert told == {"m1": "acked", "m2": "not_over", "../m3": "not_found", "m4": "not_found"}
+    assert await acme.ack("m1", reader="crm") == {"m1": "acked"}
+    assert set((await acme.receipt("m1")).acked_at_ms) == {"tester", "crm"}
+    with pytest.raises(RefusedError, match="reader"):
+        await acme.ack("m1", reader="a|b")
+    assert await client_of("globex", ledger.client, ledger).ack("m1") == {"m1": "not_found"}
 
 
 async def test_what_stood_behind_a_cancelled_message_is_looked_at_at_once(acme: TenantClient, ledger: Ledger) -> None:

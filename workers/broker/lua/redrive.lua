@@ -32,7 +32,7 @@ local function to_the_stream()
   if known[3] then
     event(message, '', '', 'accepted', 'redriven')
     redis.call('HSET', record, 'state', 'accepted', 'entry', entry)
-    redis.call('HDEL', record, 'cause', 'detail', 'deliveries', 'ended_at')
+    redis.call('HDEL', record, 'cause', 'detail', 'deliveries', 'ended_at', 'acks')
     count('accepted', 1)
     count('bytes', tonumber(known[2] or 0))
   else
@@ -48,7 +48,7 @@ local function reopen()
   tally(message, dead.state, -1)
   if known[1] == 'ended' then
     redis.call('HSET', record, 'state', 'open')
-    redis.call('HDEL', record, 'ended_at')
+    redis.call('HDEL', record, 'ended_at', 'acks')
     redis.call('ZREM', key('ended'), message)
     count('bytes', tonumber(known[2] or 0))
   end

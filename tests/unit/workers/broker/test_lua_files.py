@@ -182,6 +182,12 @@ async def test_a_gathering_travels_in_the_order_of_the_header() -> None:
     assert recorder.arguments == ["m", "t", "r", "d", "e", "m:1", "m:2"]
 
 
+async def test_messages_that_were_read_travel_behind_their_reader() -> None:
+    recorder = Recorder([b"acked", b"already"])
+    results = await Scripts(recorder).ack(service_context("acme", "test"), reader="r", message_ids=["m1", "m2"])
+    assert (recorder.arguments, results) == (["r", "m1", "m2"], ("acked", "already"))
+
+
 async def test_leases_travel_as_pairs() -> None:
     recorder = Recorder([])
     await Scripts(recorder).renew(service_context("acme", "test"), lease_ms=5, pairs=[("a", 1), ("b", 2)])
