@@ -122,6 +122,7 @@ def _head(receipt: Receipt, envelope: Envelope | None, now_ms: int) -> list[tupl
     ]
     if receipt.expires_at_ms is not None:
         rows.append(("expires", _moment(receipt.expires_at_ms, now_ms)))
+    rows += [("read by", f"{reader}  {_moment(at_ms, now_ms)}") for reader, at_ms in receipt.acked_at_ms.items()]
     if envelope is not None:
         rows += [("from", envelope.sender), ("to", in_short(envelope.to)), ("priority", envelope.priority.value)]
         if envelope.reply_to is not None:

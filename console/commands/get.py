@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from console.commands.messages import ReaderOption
 from console.commands.options import FormOption, JsonOption, TenantOption, form_of, since
 from console.output import Column, Form, Listing, state_text
-from console.session import Session, run, session
+from console.session import Session, principal, run, session
 from console.teams import TEAMS, team_rows
 from console.times import relative, size_text, span
 from schemas.address import in_short
@@ -22,12 +23,22 @@ from schemas.tenant import Tenant
 from workers.bus import listing, parking
 from workers.bus.listing import Hold, Listed
 from workers.bus.parking import Parked
+from workers.bus.search import Wanted, read_thread, search
 
 app = typer.Typer(no_args_is_help=True, help="List agents, teams, messages, deliveries or tenants.")
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many, newest first.")]
 StateOption = Annotated[State | None, typer.Option("--state", "-s", help="Only those in this state.")]
 AgentOption = Annotated[str | None, typer.Option("--agent", "-a", help="Only those for this agent, by name or id.")]
+TeamOption = Annotated[str | None, typer.Option("--team", help="Only those to this team, or counted under it.")]
+ThreadOption = Annotated[
+    str | None,
+    typer.Option("--thread", metavar="ID", help="All of one chain, oldest first: by a message's or correlation id."),
+]
+UntilOption = Annotated[
+    datetime | None,
+    typer.Option("--until", parser=since, metavar="WHEN", help="Only those accepted until: 10m (ago) or ISO."),
+]
 SinceOption = Annotated[
     datetime | None,
     typer.Option("--since", parser=since, metavar="WHEN", help="Only those accepted since: 10m (ago) or ISO."),
@@ -202,19 +213,38 @@ def messages(
     limit: LimitOption = 20,
     state: StateOption = None,
     agent: AgentOption = None,
+    team: TeamOption = None,
     accepted_since: SinceOption = None,
+    until: UntilOption = None,
+    thread: ThreadOption = None,
+    unacked: Annotated[bool, typer.Option("--unacked", help="Only those that the reader has not acked.")] = False,
+    reader: ReaderOption = None,
     form: FormOption = Form.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """The tenant's messages, newest first.
+    """The tenant's messages, newest first; a thread's, oldest first.
 
     [bold]Examples[/bold]
 
       postroom get messages -t acme
 
       postroom get messages -t acme --state dead --since 1h -o name
+
+      postroom get messages -t acme --thread 01M7YF37W6VF26FW3DNHKT7TKR
+
+      postroom get messages -t acme --team editorial --unacked --reader crm
     """
-    rows = run(_messages(tenant, limit, state, agent, accepted_since))
+    if reader and not unacked:
+        raise typer.BadParameter("--reader says whose acks count: give --unacked with it")
+    wanted = Wanted(
+        agent,
+        team,
+        state,
+        milliseconds(accepted_since),
+        milliseconds(until),
+        (reader or principal()) if unacked else None,
+    )
+    rows = run(_messages(tenant, wanted, thread, limit))
     MESSAGES.show(rows, form_of(form, as_json=as_json))
 
 
@@ -224,7 +254,10 @@ def deliveries(
     limit: LimitOption = 20,
     state: StateOption = None,
     agent: AgentOption = None,
+    team: TeamOption = None,
     accepted_since: SinceOption = None,
+    until: UntilOption = None,
+    thread: ThreadOption = None,
     form: FormOption = Form.TABLE,
     as_json: JsonOption = False,
 ) -> None:
@@ -234,7 +267,8 @@ def deliveries(
 
       postroom get deliveries -t acme --agent researcher --state waiting -o wide
     """
-    rows = run(_deliveries(tenant, limit, state, agent, accepted_since))
+    wanted = Wanted(agent, team, None, milliseconds(accepted_since), milliseconds(until), in_state=state)
+    rows = run(_deliveries(tenant, wanted, thread, limit))
     DELIVERIES.show(rows, form_of(form, as_json=as_json))
 
 
@@ -274,48 +308,33 @@ async def _agents(tenant: str | None) -> list[AgentRow]:
         ]
 
 
-async def _messages(
-    tenant: str | None, limit: int, state: State | None, agent: str | None, accepted_since: datetime | None
-) -> list[MessageRow]:
+async def _messages(tenant: str | None, wanted: Wanted, thread: str | None, limit: int) -> list[MessageRow]:
     async with session() as opened:
         context = await opened.tenant(tenant)
-
-        def fits(one: Listed) -> bool:
-            return state in {None, one.receipt.state} and (agent is None or agent in _addressees(one))
-
-        found = await _newest(opened, context, accepted_since, fits, limit)
+        found = await chosen(opened, context, wanted, thread, limit)
         now_ms = await opened.now_ms()
         return [MessageRow(one, now_ms) for one in found]
 
 
-async def _deliveries(
-    tenant: str | None, limit: int, state: State | None, agent: str | None, accepted_since: datetime | None
-) -> list[DeliveryRow]:
+async def _deliveries(tenant: str | None, wanted: Wanted, thread: str | None, limit: int) -> list[DeliveryRow]:
     async with session() as opened:
         context = await opened.tenant(tenant)
-
-        def wanted(one: DeliveryReceipt) -> bool:
-            return state in {None, one.state} and agent in {None, one.agent, one.agent_name}
-
-        def fits(one: Listed) -> bool:
-            return any(wanted(delivery) for delivery in one.receipt.deliveries)
-
-        found = await _newest(opened, context, accepted_since, fits, limit)
+        found = await chosen(opened, context, wanted, thread, limit)
         now_ms = await opened.now_ms()
-        rows = [DeliveryRow(each, one, now_ms) for one in found for each in one.receipt.deliveries if wanted(each)]
-        return rows[:limit]
+        mine = [(each, one) for one in found for each in one.receipt.deliveries if wanted.is_for(each, one.envelope)]
+        return [DeliveryRow(each, one, now_ms) for each, one in mine[:limit]]
 
 
-async def _newest(
-    opened: Session, context: Context, accepted_since: datetime | None, fits: listing.Fits, limit: int
-) -> list[Listed]:
-    since_ms = int(accepted_since.timestamp() * 1000) if accepted_since else None
-    return await listing.messages(context, opened.client, since_ms=since_ms, fits=fits, limit=limit)
+async def chosen(opened: Session, context: Context, wanted: Wanted, thread: str | None, limit: int) -> list[Listed]:
+    """The newest messages that are wanted, newest first; of a thread, the oldest, oldest first."""
+    if thread is None:
+        return await search(context, opened.client, wanted, limit=limit)
+    return await read_thread(context, opened.client, thread, wanted, limit=limit)
 
 
-def _addressees(one: Listed) -> set[str | None]:
-    named = {in_short(one.envelope.to)} if one.envelope else set()
-    return named | {each.agent for each in one.receipt.deliveries} | {x.agent_name for x in one.receipt.deliveries}
+def milliseconds(moment: datetime | None) -> int | None:
+    """A moment as the ledger counts."""
+    return int(moment.timestamp() * 1000) if moment else None
 
 
 def _cause(state: State, cause: Cause | None) -> str:

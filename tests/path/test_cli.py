@@ -290,6 +290,52 @@ def test_get_messages_filters_and_forms(cli: Cli) -> None:
     assert (nothing.code, nothing.out, nothing.err) == (0, "", "no messages\n")
 
 
+def test_a_thread_and_a_history_read_as_a_conversation(cli: Cli) -> None:
+    asked = cli("send", "acme-researcher", "Topic: tea", "-t", "acme", "--wait", "--json", "--reply-to", "acme-writer")
+    root, deadline = asked.json["message_id"], time.monotonic() + 10
+    while len(chain := cli("get", "messages", "-t", "acme", "--thread", root, "--json").json) < 2:
+        assert time.monotonic() < deadline
+    onward = chain[1]["message_id"]
+    assert [one["message_id"] for one in chain] == [root, onward]
+    cli.wait_for("get", "messages", "-t", "acme", "--thread", onward, "--agent", "acme-writer", state="delivered")
+    assert cli("get", "deliveries", "-t", "acme", "--thread", root, "-o", "name").out.split() == [
+        f"{root}:1",
+        f"{onward}:1",
+    ]
+
+    said = cli("history", "--thread", root, "-t", "acme", "--json").json
+    assert [(one["from"].partition(":")[0], one["to"]) for one in said] == [
+        ("cli", "acme-researcher"),
+        ("acme-researcher", "acme-writer"),
+    ]
+    assert (said[0]["text"], said[1]["text"]) == ("Topic: tea", said[0]["deliveries"][0]["reply"])
+    of_one = cli("history", "--agent", "acme-researcher", "-t", "acme", "-n", "2", "--json").json
+    assert [one["message_id"] for one in of_one] == [root, onward]
+    shown = cli("history", "--agent", "acme-researcher", "-t", "acme", "-n", "2").out
+    assert "acme-researcher → acme-writer" in shown
+    assert "│ Findings on tea" in shown
+    assert cli("history", "-t", "acme").code == 2
+    assert cli("history", "--team", "nobody", "-t", "acme").out == ""
+    assert cli("get", "messages", "--thread", "nothing", "-t", "acme").code == 4
+
+
+def test_messages_that_are_over_are_acked_by_each_reader(cli: Cli) -> None:
+    over = cli("send", "acme-editor", "ack me", "-t", "acme", "--wait", "--json").json["message_id"]
+    waiting = send_later(cli)
+
+    first = cli("messages", "ack", over, "-t", "acme", "--reader", "crm", "--json")
+    assert (first.code, first.json) == (0, [{"message_id": over, "result": "acked"}])
+    again = cli("messages", "ack", over, waiting, "-t", "acme", "--reader", "crm")
+    assert (again.code, again.out) == (1, f"{over} acked before\n{waiting} not over yet; nothing was changed\n")
+    assert cli("messages", "ack", waiting, "-t", "acme").code == 3
+    assert cli("messages", "ack", "nothing", "-t", "acme").code == 4
+    names = ("get", "messages", "-t", "acme", "-o", "name", "--unacked")
+    assert over not in cli(*names, "--reader", "crm").out.split()
+    assert over in cli(*names).out.split()
+    assert "crm" in cli("describe", "message", over, "-t", "acme").out
+    cli("cancel", waiting, "-t", "acme")
+
+
 def test_get_deliveries_and_agents_and_tenants(cli: Cli) -> None:
     waiting = send_later(cli)
 

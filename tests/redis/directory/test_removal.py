@@ -85,6 +85,7 @@ def calls(entry: str) -> dict[str, dict[str, Any]]:
         "pause": {"message_id": "m5"},
         "resume": {"message_id": "m5"},
         "gather": {"message_id": "m5", "forward_id": "r", "forward_digest": "d", "forward_envelope": "e"},
+        "ack": {"reader": "crm", "message_ids": ["m2"]},
         "redrive": {"entry_id": "1-1", "ttl_ms": 5},
         "discard": {"entry_id": "1-1"},
         "recount": {"counter": "waiting", "drift": 1},

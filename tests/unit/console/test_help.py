@@ -26,7 +26,7 @@ ALL = dict(commands(ROOT))
 def test_the_commands_are_those_of_the_readme() -> None:
     assert {path.split()[1] for path in ALL} == {
         *("demo", "up", "serve", "sandbox", "send", "get", "describe", "cancel", "tenant", "team", "doctor", "schema"),
-        *("dead", "agent", "bulk", "audit", "repair", "messages"),
+        *("dead", "agent", "bulk", "audit", "repair", "messages", "history"),
     }
 
 
