@@ -216,7 +216,8 @@ def _might(message: Sequence[Any], delivery: Sequence[Any], wanted: Wanted, agen
     state, deliveries, acks, *envelope = message
     number = int(deliveries or 0)
     state = delivery[0] if number == 1 else state
-    ids, text = agents.get(wanted.agent or ""), (envelope[0] if envelope else None) or b""
+    ids = agents.get(wanted.agent, {wanted.agent}) if wanted.agent is not None else None
+    text: bytes = (envelope[0] if envelope else None) or b""
     return (
         state is not None
         and (wanted.unacked_by is None or b"\n%s|" % wanted.unacked_by.encode() not in b"\n" + (acks or b""))

@@ -184,6 +184,7 @@ async def test_a_rare_message_is_found_without_reading_the_others_whole(
     monkeypatch.setattr(module, "read_message", counted)
 
     assert await found(acme, agent="writer") == ["rare"]
+    assert await found(acme, agent="nobody") == []
     assert read == ["rare"]
 
 
