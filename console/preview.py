@@ -93,7 +93,8 @@ async def _selection(
             return select(roster.by_id.values(), to, canary_prefix=opened.settings.canary_prefix)
         case TeamAddress():
             team = (await Teams(opened.client).all(context)).get(to.team)
-            ids = members(team, to.team, roster.by_id, to.role)
+            canaries = opened.settings.canary_prefix
+            ids = members(team, to.team, roster.by_id, to.role, canary_prefix=canaries)
             if team is None and not ids:
                 raise NotFoundError(f"there is no team {to.team!r} in tenant {context.tenant!r}")
             # A member that the server no longer has gets a delivery, too, which is refused.

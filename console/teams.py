@@ -29,7 +29,12 @@ class TeamRow:
     name: str
     team: Team | None
     """None: nobody registered it, agents carry its tag."""
-    size: int
+    ids: tuple[AgentId, ...]
+
+    @property
+    def size(self) -> int:
+        """How many agents are in it."""
+        return len(self.ids)
 
     @property
     def kind(self) -> str:
@@ -100,7 +105,7 @@ async def team_rows(tenant: str | None) -> list[TeamRow]:
         agents = {agent.id: agent for agent in await listing.known_agents(context, opened.client)}
         tagged = {tag.removeprefix(TEAM_TAG) for one in agents.values() for tag in one.tags if tag.startswith(TEAM_TAG)}
         names = sorted({*registered, *filter(is_team_name, tagged)})
-        return [_row(name, registered.get(name), agents) for name in names]
+        return [_row(opened, name, registered.get(name), agents) for name in names]
 
 
 async def show_team(tenant: str | None, name: str) -> Shown:
@@ -114,7 +119,7 @@ async def show_team(tenant: str | None, name: str) -> Shown:
         teams = Teams(opened.client)
         team = (await teams.all(context)).get(name)
         agents, is_current = await _agents(opened, context)
-        row = _row(name, team, agents)
+        row = _row(opened, name, team, agents)
         if team is None and not (is_team_name(name) and row.size):
             # A record that cannot be read says so; a name like it is named.
             await teams.show(context, name)
@@ -186,14 +191,14 @@ async def _recent(opened: Session, context: Context, directory: Directory) -> tu
     return roster.by_id, asked_at - roster.read_at <= CURRENT_SECONDS
 
 
-def _row(name: str, team: Team | None, agents: Mapping[AgentId, Agent]) -> TeamRow:
-    return TeamRow(name, team, len(members(team, name, agents, None)))
+def _row(opened: Session, name: str, team: Team | None, agents: Mapping[AgentId, Agent]) -> TeamRow:
+    return TeamRow(name, team, members(team, name, agents, None, canary_prefix=opened.settings.canary_prefix))
 
 
 def _members(row: TeamRow, agents: Mapping[AgentId, Agent], *, is_current: bool) -> tuple[MemberRow, ...]:
     listed = {one.agent: one for one in row.team.members} if row.team else {}
     rows = []
-    for id_ in members(row.team, row.name, agents, None):
+    for id_ in row.ids:
         agent, one = agents.get(id_), listed.get(id_)
         name = agent.name if agent else one.name if one else id_
         roles = roles_of(agent, listed=one.role if one else None)

@@ -110,8 +110,10 @@ async def last_ends(context: Context, client: Client, agent: AgentId, *, limit: 
     for entry, raw in await client.xrevrange(keys.of(context).events, count=EVENTS_READ):
         said = _text(raw)
         state = State(said["state"])
-        if said.get("agent") == agent and said.get("delivery") and state.is_final:
-            cause = Cause(said["cause"]) if said.get("cause") else None
+        cause = Cause(said["cause"]) if said.get("cause") else None
+        of_agent = said.get("agent") == agent and said.get("delivery")
+        # What was gathered or discarded ended before.
+        if of_agent and state.is_final and cause not in {Cause.GATHERED, Cause.DISCARDED}:
             ends.append(End(said["delivery"], int(entry.partition(b"-")[0]), state, cause))
             if len(ends) == limit:
                 break

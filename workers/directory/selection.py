@@ -45,13 +45,15 @@ def select(agents: Iterable[Agent], selector: SelectorAddress, *, canary_prefix:
     return Selection(tuple(chosen), tuple(canaries), tuple(_copies(chosen, known)))
 
 
-def members(team: Team | None, name: str, agents: Mapping[AgentId, Agent], role: str | None) -> tuple[AgentId, ...]:
+def members(
+    team: Team | None, name: str, agents: Mapping[AgentId, Agent], role: str | None, *, canary_prefix: str = ""
+) -> tuple[AgentId, ...]:
     """Who is in a team, or has this role in it. Nobody is in it twice.
 
     A team that lists its members has them in that order, also those that the tenant does not have any more: each is
     refused by itself. Otherwise by name: the agents with all of the team's tags, or, where no team of this name is
     registered, those with the tag `team:<name>`. A member's role is the one it was listed with, else its agent's
-    `role:` tags say it.
+    `role:` tags say it. Copies under the canary prefix carry their originals' tags, and are in no team by tags.
     """
     if team is not None and not team.is_by_tags:
         return tuple(
@@ -60,7 +62,8 @@ def members(team: Team | None, name: str, agents: Mapping[AgentId, Agent], role:
             if role is None or role in roles_of(agents.get(member.agent), listed=member.role)
         )
     tags = {TEAM_TAG + name} if team is None else set(team.tags)
-    found = [agent for agent in agents.values() if tags.issubset(agent.tags)]
+    fitting = [agent for agent in agents.values() if tags.issubset(agent.tags)]
+    found = [agent for agent in fitting if not canary_prefix or not agent.name.startswith(canary_prefix)]
     return tuple(agent.id for agent in sorted(found, key=_by_name) if role is None or role in roles_of(agent))
 
 

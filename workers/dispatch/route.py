@@ -128,10 +128,11 @@ def _to_agent(known: Known, entry: Entry, to: AgentAddress) -> Routed:
 
 def _to_team(known: Known, entry: Entry, to: TeamAddress) -> Routed:
     team = known.teams.get(to.team)
-    everybody = members(team, to.team, known.roster.by_id, None)
+    agents, canaries = known.roster.by_id, known.canary_prefix
+    everybody = members(team, to.team, agents, None, canary_prefix=canaries)
     if team is None and not everybody:
         return _unresolved(entry, Cause.UNKNOWN_TEAM, "to.team: the tenant has no such team, and no agent its tag")
-    found = everybody if to.role is None else members(team, to.team, known.roster.by_id, to.role)
+    found = everybody if to.role is None else members(team, to.team, agents, to.role, canary_prefix=canaries)
     chosen = [id_ for id_ in found if entry.envelope.sender != f"agent:{id_}"]
     if not chosen:
         who = "the team has no members" if to.role is None else "nobody in the team has this role"

@@ -218,3 +218,13 @@ def test_who_is_in_a_team_counts_under_it(town: list[Agent]) -> None:
     for name in ("t", "u", "t2", "l"):
         inside = set(members(teams.get(name), name, agents, None)) & set(agents)
         assert inside == {one.id for one in town if name in teams_of(one, teams)}
+
+
+def test_a_canary_copy_is_in_no_team_by_tags() -> None:
+    """It carries its original's tags; whoever lists it by hand means it."""
+    copy = Agent(id=agent_id(8), name="CANARY-a", tags=("tenant:acme", "team:press"))
+    town = by_id(*TOWN, copy)
+    assert agent_id(8) in members(None, "press", town, None)
+    assert agent_id(8) not in members(None, "press", town, None, canary_prefix="CANARY-")
+    listed = Team(name="t", members=(Member(agent=agent_id(8), name="CANARY-a"),))
+    assert members(listed, "t", town, None, canary_prefix="CANARY-") == (agent_id(8),)
