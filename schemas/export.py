@@ -8,7 +8,7 @@ from schemas.agent import Agent
 from schemas.envelope import Envelope
 from schemas.event import Event
 from schemas.letter import DeadLetter
-from schemas.receipt import Receipt
+from schemas.receipt import DeliveryReceipt, Receipt
 from schemas.tenant import Tenant
 
 VERSION = 1
@@ -53,11 +53,18 @@ class AgentLine(_Line):
 
 
 class MessageLine(_Line):
-    """A message with every delivery, its history and its reply. No envelope: refused, or without content."""
+    """A message with its deliveries, their histories and replies. No envelope: refused, or without content."""
 
     kind: Literal["message"] = "message"
     receipt: Receipt
     envelope: Envelope | None
+
+
+class DeliveryLine(_Line):
+    """One more delivery of the message before, where it has more than a receipt tells."""
+
+    kind: Literal["delivery"] = "delivery"
+    delivery: DeliveryReceipt
 
 
 class LetterLine(_Line):
@@ -94,4 +101,15 @@ class End(_Line):
     counts: dict[str, int]
 
 
-Line = Header | TenantLine | RecordLine | AgentLine | MessageLine | LetterLine | EventLine | StoredLine | End
+Line = (
+    Header
+    | TenantLine
+    | RecordLine
+    | AgentLine
+    | MessageLine
+    | DeliveryLine
+    | LetterLine
+    | EventLine
+    | StoredLine
+    | End
+)

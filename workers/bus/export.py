@@ -11,6 +11,7 @@ from schemas.delivery import Cause, State
 from schemas.event import Event
 from schemas.export import (
     AgentLine,
+    DeliveryLine,
     End,
     EventLine,
     Header,
@@ -22,12 +23,14 @@ from schemas.export import (
     TenantLine,
 )
 from schemas.ids import is_agent_id
+from schemas.receipt import DeliveryReceipt
 from schemas.tenant import Tenant
 from workers.broker import keys
 from workers.broker.client import Client
 from workers.bus import listing
 from workers.bus.letters import read_letter_entries
 from workers.bus.listing import Listed
+from workers.bus.receipts import read_deliveries
 from workers.errors import NotFoundError
 
 PAGE = 100
@@ -80,14 +83,22 @@ class Export:
         async for member, _ in self._client.zscan_iter(keys.of(self._context).messages, count=PAGE):
             ids.append(member.decode())
             if len(ids) >= AT_ONCE:
-                for line in await self._read(ids):
+                async for line in self._read(ids):
                     yield line
                 ids = []
-        for line in await self._read(ids):
+        async for line in self._read(ids):
             yield line
 
-    async def _read(self, ids: list[str]) -> list[MessageLine]:
-        return [line for line in await asyncio.gather(*(self._one(id_) for id_ in ids)) if line is not None]
+    async def _read(self, ids: list[str]) -> AsyncIterator[Line]:
+        for line in await asyncio.gather(*(self._one(id_) for id_ in ids)):
+            if line is None:
+                continue
+            yield line
+            told = len(line.receipt.deliveries)
+            if line.receipt.recipients > told:
+                rest = read_deliveries(self._context, self._client, line.receipt.message_id, behind=told)
+                async for delivery in rest:
+                    yield DeliveryLine(delivery=self._silenced(delivery))
 
     async def _one(self, message_id: str) -> MessageLine | None:
         try:
@@ -99,8 +110,11 @@ class Export:
     def _message(self, one: Listed) -> MessageLine:
         if self._content:
             return MessageLine(receipt=one.receipt, envelope=one.envelope)
-        silent = tuple(each.model_copy(update={"reply": None}) for each in one.receipt.deliveries)
+        silent = tuple(self._silenced(each) for each in one.receipt.deliveries)
         return MessageLine(receipt=one.receipt.model_copy(update={"deliveries": silent}), envelope=None)
+
+    def _silenced(self, delivery: DeliveryReceipt) -> DeliveryReceipt:
+        return delivery if self._content else delivery.model_copy(update={"reply": None})
 
     async def _letters(self) -> AsyncIterator[Line]:
         async for letter in read_letter_entries(self._context, self._client):

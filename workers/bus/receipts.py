@@ -56,8 +56,11 @@ async def read_receipt(context: Context, client: Client, message_id: MessageId, 
     )
 
 
-async def read_deliveries(context: Context, client: Client, message_id: MessageId) -> AsyncIterator[DeliveryReceipt]:
-    """Every delivery of a message that is made by now, in the order of its recipients, read page by page.
+async def read_deliveries(
+    context: Context, client: Client, message_id: MessageId, *, behind: int = 0
+) -> AsyncIterator[DeliveryReceipt]:
+    """Every delivery of a message that is made by now, behind the first so many, in the order of its recipients, read
+    page by page.
 
     Raises:
         NotFoundError: no such message in this tenant.
@@ -66,7 +69,7 @@ async def read_deliveries(context: Context, client: Client, message_id: MessageI
     if not message:
         raise NotFoundError(f"there is no message {message_id!r} in tenant {context.tenant!r}")
     made = _made(message)
-    for first in range(1, made + 1, PAGE):
+    for first in range(behind + 1, made + 1, PAGE):
         records = await _records(context, client, message_id, range(first, min(first + PAGE, made + 1)))
         for one in await _told(context, client, message, records):
             yield one

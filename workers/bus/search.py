@@ -5,7 +5,7 @@ What cannot fit is left out by a short look at its record; only the others are r
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from schemas.receipt import DeliveryReceipt
 from workers.broker import keys
 from workers.broker.client import Client
 from workers.bus.listing import Listed, known_agents, read_message
+from workers.bus.receipts import read_deliveries
 from workers.errors import NotFoundError
 
 PAGE = 500
@@ -111,8 +112,9 @@ async def search(
         might = await _might_fit(context, client, page, wanted, agents)
         for some in _some(might):
             for one in await _read(context, client, some):
-                if wanted.fits(one, agents):
-                    found.append(one)
+                whole = await _with_those_meant(context, client, one, wanted)
+                if wanted.fits(whole, agents):
+                    found.append(whole)
                     if len(found) == limit:
                         return found
         size = PAGE
@@ -273,6 +275,21 @@ async def _read(context: Context, client: Client, ids: Sequence[MessageId]) -> l
 
     found = await asyncio.gather(*(one(message_id) for message_id in ids))
     return [each for each in found if each is not None]
+
+
+async def _with_those_meant(context: Context, client: Client, one: Listed, wanted: Wanted) -> Listed:
+    """A message to more agents than a receipt tells of, with the deliveries that are meant instead of the first."""
+    told = len(one.receipt.deliveries)
+    narrowed = wanted.agent is not None or wanted.team is not None or wanted.in_state is not None
+    if not narrowed or one.receipt.recipients == told:
+        return one
+    found = [each for each in one.receipt.deliveries if wanted.is_for(each, one.envelope)]
+    async for each in read_deliveries(context, client, one.receipt.message_id, behind=told):
+        if len(found) == AT_ONCE:
+            break
+        if wanted.is_for(each, one.envelope):
+            found.append(each)
+    return replace(one, receipt=one.receipt.model_copy(update={"deliveries": tuple(found)}))
 
 
 def _some(ids: Sequence[MessageId]) -> Iterator[Sequence[MessageId]]:

@@ -74,3 +74,13 @@ async def test_without_content_nothing_is_there_that_somebody_wrote(ledger: Ledg
         base64.b64encode(b"for a reader").decode(),
     ):
         assert written not in text
+
+
+async def test_every_delivery_of_a_message_to_many_is_there(ledger: Ledger) -> None:
+    """A receipt tells of the first ones only."""
+    await ledger.publish("many")
+    await ledger.dispatch("many", *(agent_id(number) for number in range(1, 121)))
+    lines = await exported(ledger)
+    told = [one["id"] for line in lines if line["kind"] == "message" for one in line["receipt"]["deliveries"]]
+    more = [line["delivery"]["id"] for line in lines if line["kind"] == "delivery"]
+    assert [*told, *more] == [f"many:{number}" for number in range(1, 121)]

@@ -243,3 +243,12 @@ async def test_a_thread_whose_first_message_is_purged_goes_on(acme: Ledger) -> N
 async def test_a_thread_of_nothing_is_not_found(acme: Ledger) -> None:
     with pytest.raises(NotFoundError, match="no message and no correlation 'nothing'"):
         await thread(acme, "nothing")
+
+
+async def test_the_last_recipient_of_many_finds_its_message_and_its_delivery(acme: Ledger) -> None:
+    await say(acme, "many", *range(1, 121))
+    assert await found(acme, agent=agent_id(120)) == ["many"]
+    assert await found(acme, agent=agent_id(121)) == []
+    [one] = await search(acme.context, acme.client, Wanted(agent=agent_id(120)), limit=1)
+    assert [each.agent for each in one.receipt.deliveries] == [agent_id(120)]
+    assert (one.receipt.recipients, one.receipt.open) == (120, 120)
