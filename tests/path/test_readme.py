@@ -54,8 +54,10 @@ async def test_what_the_readme_says_works(redis_url: str, tmp_path: Path, shell:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    for line in blocks("sh")[0].splitlines():
-        run(line)
+    said = {line: run(line) for block in blocks("sh") for line in block.splitlines()}
+    csv = next(out for line, out in said.items() if "-o csv" in line)
+    assert csv.count(",delivered,") == 4
+    assert "acme-researcher" in next(out for line, out in said.items() if "get replies" in line)
     entry = next(block for block in blocks("") if block.startswith("redis-cli")).replace(
         "redis-cli", f"redis-cli -u {redis_url}"
     )
