@@ -11,6 +11,8 @@ from workers.ids import new_seed
 from workers.mailbox.ring import Bells
 from workers.resources import Resources
 
+MOST_AT_ONCE = 256
+"""Deliveries made in one step: Redis serves nobody else meanwhile."""
 STOPPED = {"lost", "full"}
 """After these nothing behind may be moved: it would overtake."""
 
@@ -83,13 +85,16 @@ class Carrier:
 def _parts(moves: Sequence[Move | Bulk]) -> Iterator[list[Move] | Bulk]:
     """In their order: what goes in one step together, and each bulk send by itself."""
     together: list[Move] = []
+    number = 0
     for move in moves:
+        size = len(move.recipients) if isinstance(move, Move) else MOST_AT_ONCE
+        if together and number + size > MOST_AT_ONCE:
+            yield together
+            together, number = [], 0
         if isinstance(move, Move):
             together.append(move)
-            continue
-        if together:
-            yield together
-            together = []
-        yield move
+            number += size
+        else:
+            yield move
     if together:
         yield together

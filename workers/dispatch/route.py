@@ -87,9 +87,12 @@ def read(context: Context, entry_id: str, fields: Mapping[bytes, bytes], *, seen
     return Entry(entry_id, envelope.id or own_id, envelope, seen_at)
 
 
-def goes_by_the_list(entry: Entry) -> bool:
+def goes_by_the_list(entry: Entry, teams: Mapping[str, Team]) -> bool:
     """Whether its recipients are whoever the list has: then an old list leaves some out, unnoticed."""
-    return not isinstance(entry.envelope.to, AgentAddress)
+    to = entry.envelope.to
+    if isinstance(to, TeamAddress):
+        return to.team not in teams or teams[to.team].is_by_tags
+    return isinstance(to, SelectorAddress)
 
 
 def route(context: Context, known: Known, entry: Entry) -> Routed:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from schemas.address import SelectorAddress
 from schemas.context import Context
+from schemas.team import Team
 from workers.broker import keys
 from workers.broker.client import REDIS_AWAY
 from workers.broker.results import Move
@@ -122,14 +123,17 @@ class TenantStream:
             self._resolving = asyncio.create_task(self._resolve(known.roster), name=f"resolve {self.context.tenant}")
 
     async def _known(self, entries: Sequence[Entry]) -> Known:
+        teams = await self._teams.all(self.context)
         if self._roster is not None:
-            return await self._known_by(self._roster)
-        if any(goes_by_the_list(entry) for entry in entries):
-            return await self._known_by(await self._directory.recent(self.context, LIST_SECONDS))
-        return await self._known_by(await self._directory.roster(self.context))
+            roster = self._roster
+        elif any(goes_by_the_list(entry, teams) for entry in entries):
+            roster = await self._directory.recent(self.context, LIST_SECONDS)
+        else:
+            roster = await self._directory.roster(self.context)
+        return self._with(roster, teams)
 
-    async def _known_by(self, roster: Roster) -> Known:
-        return Known(roster, await self._teams.all(self.context), self._resources.settings.canary_prefix)
+    def _with(self, roster: Roster, teams: Mapping[str, Team]) -> Known:
+        return Known(roster, teams, self._resources.settings.canary_prefix)
 
     async def _routed(self, known: Known, entry: Entry) -> Routed:
         if not isinstance(entry.envelope.to, SelectorAddress):
@@ -162,7 +166,7 @@ class TenantStream:
     async def _judge_again(self, roster: Roster) -> None:
         moves: list[Move | Bulk] = []
         refusals: list[Refused] = []
-        known = await self._known_by(roster)
+        known = self._with(roster, await self._teams.all(self.context))
         for one in list(self._aside.values()):
             again = await self._routed(known, one.entry)
             if isinstance(again, Unresolved) and roster.read_at >= again.entry.seen_at:

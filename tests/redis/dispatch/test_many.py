@@ -1,7 +1,7 @@
 """The dispatcher with addresses of many: teams, roles, selectors; and bulk sends that are cut anywhere."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -183,3 +183,36 @@ async def test_whoever_comes_after_a_crash_goes_on_with_the_same_recipients(
     assert await audit(ACME, client, bench.offices[0].resources.clock) == []
     bulk = Bulk(ACME, bench.offices[1].resources)
     assert [(one.message_id, one.recipients, one.open) for one in await bulk.list()] == [("bulk", 40, 40)]
+
+
+async def test_many_broadcasts_at_once_keep_their_order(bench: Bench) -> None:
+    """More deliveries than one step makes: the next step is behind the first."""
+    bench.letta.roster = [agent(number, "", "team:crowd") for number in range(1, 41)]
+    for number in range(20):
+        await bench.put({"id": f"m{number}", "to": {"team": "crowd"}})
+        await bench.put({"id": f"s{number}", "to": {"agent": "agent-3"}})
+    await bench.office().start()
+    await until(bench.is_empty)
+    found = await bench.client.zrange(keys.of(ACME).mailbox(agent_id(3)), 0, -1)
+    expected = [name for number in range(20) for name in (f"m{number}", f"s{number}")]
+    assert [member.decode().partition(":")[0] for member in found] == expected
+
+
+async def test_a_listed_team_does_not_ask_for_the_list_anew(bench: Bench, client: Client) -> None:
+    await Teams(client).create(OWNER, "duo", members=[Member(agent=agent_id(4), name="agent-4")], now_ms=1)
+    office = bench.office()
+    await office.start()
+    await bench.put({"id": "first", "to": {"agent": "agent-4"}})
+    await until(bench.is_empty)
+    before = bench.letta.listings
+    office.resources.clock.monotonic = _later(office.resources.clock.monotonic, 40)  # type: ignore[method-assign]
+    await bench.put({"id": "m", "to": {"team": "duo"}})
+    await until(bench.is_empty)
+    assert bench.letta.listings == before
+    await bench.put({"id": "t", "to": {"team": "news"}})
+    await until(bench.is_empty)
+    assert bench.letta.listings == before + 1
+
+
+def _later(clock: Callable[[], float], seconds: float) -> Callable[[], float]:
+    return lambda: clock() + seconds
