@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from schemas.context import Context
 from schemas.ids import DeliveryId, MessageId
 from workers.broker.results import Expanded, Move
-from workers.broker.runner import Runner, optional, pools
+from workers.broker.runner import Runner, pools
 from workers.broker.runner import text as as_text
 
 NAMES = ("snapshot", "expand", "pause", "resume", "gather")
@@ -16,25 +16,8 @@ class BulkScripts(Runner):
 
     async def snapshot(self, context: Context, *, owner: str, move: Move) -> str:
         """Takes a message's recipients down, once. `taken`, `expanding`, or why not, as for a dispatch."""
-        return as_text(
-            await self._run(
-                context,
-                "snapshot",
-                owner,
-                move.entry_id,
-                move.message_id,
-                move.digest,
-                move.envelope,
-                move.size,
-                move.rank,
-                optional(move.not_before_ms),
-                optional(move.expires_at_ms),
-                optional(move.gather_want),
-                optional(move.gather_within_ms),
-                move.answers,
-                *(f"{agent}|{','.join(teams)}" for agent, teams in move.recipients),
-            )
-        )
+        recipients = (f"{agent}|{','.join(teams)}" for agent, teams in move.recipients)
+        return as_text(await self._run(context, "snapshot", owner, *move.as_arguments(), *recipients))
 
     async def expand(
         self, context: Context, *, owner: str, entry_id: str, message_id: MessageId, limit: int, seed: str

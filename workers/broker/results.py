@@ -39,6 +39,20 @@ class Move:
     answers: str = ""
     """Where its ends are posted for readers that are no agents, as workers/bus/replies.py spells it; else empty."""
 
+    def as_arguments(self) -> tuple[str | int, ...]:
+        """In the order of lua/dispatch.lua and lua/snapshot.lua, without the recipients."""
+        times = (self.not_before_ms, self.expires_at_ms, self.gather_want, self.gather_within_ms)
+        return (
+            self.entry_id,
+            self.message_id,
+            self.digest,
+            self.envelope,
+            self.size,
+            self.rank,
+            *("" if one is None else one for one in times),
+            self.answers,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:

@@ -165,19 +165,5 @@ class Scripts(BulkScripts, KnownScripts, LeavingScripts, UpkeepScripts):
 
 
 def _dispatch_arguments(owner: str, move: Move, seed: str) -> tuple[str | int, ...]:
-    return (
-        owner,
-        move.entry_id,
-        move.message_id,
-        move.digest,
-        move.envelope,
-        move.size,
-        move.rank,
-        optional(move.not_before_ms),
-        optional(move.expires_at_ms),
-        optional(move.gather_want),
-        optional(move.gather_within_ms),
-        move.answers,
-        seed,
-        *(part for agent, teams in move.recipients for part in (agent, ",".join(teams))),
-    )
+    recipients = (part for agent, teams in move.recipients for part in (agent, ",".join(teams)))
+    return (owner, *move.as_arguments(), seed, *recipients)

@@ -218,9 +218,21 @@ def test_moves_travel_in_the_order_of_the_header() -> None:
     from workers.broker.scripts import _dispatch_arguments  # noqa: PLC0415  # its only reader here
 
     assert _dispatch_arguments("o", move, "s") == (
-        *("o", "e", "m", "d", "env", 1, 2, "3", "", "4", "5", "stream|n|c", "s"),
+        *("o", "e", "m", "d", "env", 1, 2, 3, "", 4, 5, "stream|n|c", "s"),
         *("a", "x,y", "b", ""),
     )
+
+
+async def test_a_snapshot_travels_in_the_order_of_the_header() -> None:
+    move = Move("e", "m", "d", "env", 1, 2, 3, None, (("a", ("x", "y")), ("b", ())), 4, 5, "stream|n|c")
+    recorder = Recorder(b"taken")
+
+    await Scripts(recorder).snapshot(service_context("acme", "test"), owner="o", move=move)
+
+    assert recorder.arguments == [
+        *("o", "e", "m", "d", "env", 1, 2, 3, "", 4, 5, "stream|n|c"),
+        *("a|x,y", "b|"),
+    ]
 
 
 @pytest.mark.parametrize("name", FILES)
