@@ -28,6 +28,8 @@ class Account:
     """How each message that either tenant's ledger knows has ended."""
     unended: dict[str, int]
     """What the tenants' counters still count as under way."""
+    delivered: int
+    """How many deliveries were delivered: a message to a team has several."""
     turns: int
     """How many turns the sandbox completed, by its own count."""
 
@@ -41,11 +43,6 @@ class Account:
         """In the ledger, and published by nobody."""
         known = {(one.tenant, one.id) for one in self.published}
         return sorted(id_ for tenant, id_ in self.ended if (tenant, id_) not in known)
-
-    @property
-    def delivered(self) -> int:
-        """How many messages were delivered."""
-        return sum(state is State.DELIVERED for state in self.ended.values())
 
     @property
     def balances(self) -> bool:
@@ -66,6 +63,7 @@ class Account:
             "ended": sum(state.is_final for state in self.ended.values()),
             "ends": dict(sorted(ends.items())),
             "still_under_way": self.unended,
+            "delivered": self.delivered,
             "turns_counted_by_the_sandbox": self.turns,
             "balances": self.balances,
             "messages": [
@@ -97,12 +95,13 @@ HEADERS = ("what", "sent", *SHOWN_ENDS, "ok")
 async def take_account(scene: Scene) -> Account:
     """Reads both tenants' ledgers once nothing is under way any more."""
     unended = await _until_nothing_is_under_way(scene)
-    ended = {}
+    ended, delivered = {}, 0
     for tenant in DEMO_TENANTS:
         found = await listing.messages(scene.context(tenant), scene.resources.client, limit=10_000)
         ended.update({(tenant, one.receipt.message_id): one.receipt.state for one in found})
+        delivered += sum(one.receipt.ends.get(State.DELIVERED, 0) for one in found)
     turns = sum(run.status == "completed" for run in scene.world.runs.values())
-    return Account(tuple(scene.published), ended, unended, turns)
+    return Account(tuple(scene.published), ended, unended, delivered, turns)
 
 
 async def _until_nothing_is_under_way(scene: Scene) -> dict[str, int]:

@@ -8,13 +8,17 @@ from typing import Any
 from console.demo.scene import ENDS, PATIENCE_SECONDS, DemoError, Scene, Watch
 from console.sandbox.behaviour import Behaviour
 from console.times import clock_time, span
+from schemas.address import TeamAddress
 from schemas.delivery import Cause, State
-from schemas.envelope import Priority
+from schemas.envelope import Gather, Priority
+from schemas.gathered import gathered
 from schemas.ids import MessageId
 from schemas.receipt import Receipt
+from schemas.team import Member
 from workers.bus import listing
 from workers.bus.keeping import WHOLE_TENANT
 from workers.bus.listing import Hold
+from workers.directory.teams import Teams
 
 TOPIC = "Topic: memory for long conversations"
 RATE, LEAST, BURST, TAKEN_BACK, RAISED = 30, 25, 40, 2, 1000
@@ -75,6 +79,30 @@ async def hand_to_hand(scene: Scene) -> Seen:
         "the researcher's finding stands in the writer's draft and in what the editor approved",
         moved,
         {"findings": findings, "draft": draft, "verdict": verdict},
+    )
+
+
+async def to_a_team(scene: Scene) -> Seen:
+    """One message to several agents, and their replies as one."""
+    context, asked = scene.context("acme"), "Topic: shorter release notes"
+    names = ("acme-researcher", "acme-writer", "acme-editor")
+    scene.show.act("To a team", f"acme asks its team editorial, {len(names)} agents, and gets the replies as one")
+    listed = [Member(agent=scene.agent(name).id, name=name) for name in names]
+    await Teams(scene.resources.client).create(
+        context, "editorial", members=listed, now_ms=scene.resources.clock.now_ms()
+    )
+    watch = await scene.watch("acme", shows=TURNS_AND_ENDS)
+    message = await watch.send(
+        TeamAddress(team="editorial"), asked, "to the team", gather=Gather(within=PATIENCE_SECONDS)
+    )
+    await watch.until(lambda: Cause.GATHERED in watch.causes, "the replies to be gathered")
+    found = gathered(await watch.receipt(message), len(names))
+    for reply in found.replies:
+        scene.show.quote(reply.who, reply.text, 1)
+    return Seen(
+        f"{len(found.replies)} of {found.recipients} replied, each in a turn of its own, all as one answer",
+        found.complete and {reply.who for reply in found.replies} == set(names),
+        {"replies": {reply.who: reply.text for reply in found.replies}},
     )
 
 
@@ -202,6 +230,7 @@ async def burst(scene: Scene) -> Seen:
 ACTS: tuple[tuple[str, Act], ...] = (
     ("message and reply", message_and_reply),
     ("hand to hand", hand_to_hand),
+    ("to a team", to_a_team),
     ("urgent overtakes", urgent_overtakes),
     ("expires waiting", expires),
     ("busy agent", busy),

@@ -12,8 +12,9 @@ from console.sandbox.behaviour import Behaviour
 from console.sandbox.nouns import Agent as SandboxAgent
 from console.sandbox.world import World
 from console.words import in_words
+from schemas.address import TeamAddress
 from schemas.context import Context, Operator
-from schemas.delivery import State
+from schemas.delivery import Cause, State
 from schemas.event import Event
 from schemas.ids import MessageId, delivery_id, reply_id_of
 from schemas.receipt import Receipt
@@ -132,13 +133,15 @@ class Watch:
     turns: list[MessageId] = field(default_factory=list)
     """Whose turn began, in order."""
     began_ms: int | None = None
+    causes: set[Cause] = field(default_factory=set)
+    """All that were seen."""
 
     async def send(
-        self, agent: str, content: str, label: str, *, expected: State = State.DELIVERED, **options: object
+        self, to: str | TeamAddress, content: str, label: str, *, expected: State = State.DELIVERED, **options: object
     ) -> MessageId:
         """Publishes one message, and writes down how it is to end."""
         client = self.scene.client(self.tenant)
-        receipt = await client.send(agent, content, **options)  # type: ignore[arg-type]  # the options of `send`
+        receipt = await client.send(to, content, **options)  # type: ignore[arg-type]  # the options of `send`
         self._expect(receipt.message_id, label, expected)
         return receipt.message_id
 
@@ -189,6 +192,10 @@ class Watch:
     def _note(self, event: Event) -> None:
         label = self.labels.get(event.message_id)
         if label is None:
+            return
+        if event.cause is not None:
+            self.causes.add(event.cause)
+        if event.cause is Cause.GATHERED:
             return
         self.states[event.message_id] = event.state
         if event.state is State.RUNNING:
