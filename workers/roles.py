@@ -34,7 +34,7 @@ from workers.turn.letta.contract import LettaPort
 from workers.turn.letta.rest import RestLetta
 from workers.turn.letta.transport import connect
 from workers.turn.run import TurnRunner
-from workers.turn.slots import ServerSlots, Slots
+from workers.turn.slots import ServerSlots, Slots, usable
 from workers.watchdog import Watchdog
 
 REDIS_PAUSE_SECONDS = 1.0
@@ -123,7 +123,7 @@ def pools(settings: Settings, names: Sequence[Pool]) -> Process:
     arq = _arq(settings)
     bells = Bells(arq, resources.scripts, resources.log)
     keeper = Keeper(resources)
-    limit = AdaptiveLimit(resources.clock, highest=settings.letta_max_in_flight)
+    limit = AdaptiveLimit(resources.clock, highest=settings.letta_max_in_flight, usable=usable)
     server = ServerSlots(limit)
     directory = Directory(resources.client, letta, resources.clock)
     hands = Hands(

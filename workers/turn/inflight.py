@@ -8,13 +8,16 @@ more, the rest only queued and the centre goes down. So it rests where the curve
 are compared, and turns are counted, not timed: slow models or long prompts change both levels alike. Latency
 is only an alarm: where it doubles at once, half of the limit goes before the next comparison can tell.
 
-It learns only while it is what holds the turns back. Arithmetic alone, on the clock it is given.
+It learns only while it is what holds the turns back: from turns beside which, at some time, every place was taken
+but those that are kept free for others. Turns may well begin and end together, a batch at a time. Arithmetic alone,
+on the clock it is given.
 
 A turn that takes much longer than turns do holds no place any more: agents that never answer must not keep the others
 waiting. Where nothing at all ends, more are let in, up to a bound, to see whether it is the server or those few.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from workers.clock import Clock
@@ -29,7 +32,7 @@ _STEP = 0.35
 _FEWEST = 32
 """Turns counted on a level, or three times the level if more."""
 _FULL = 0.8
-"""The share of turns that must end with every place taken, for a level to count as tried."""
+"""The share of turns beside which every place must have been taken, for a level to count as tried."""
 _ALARM = 2.0
 _PATIENCE_SECONDS, _PATIENCE_IN_WAITS = 5.0, 2.0
 """A turn holds its place for so long, or for so many times what turns lately took if that is longer."""
@@ -44,6 +47,7 @@ class Token:
     """One turn in flight."""
 
     started_at: float
+    number: int
 
 
 @dataclass(slots=True)
@@ -67,14 +71,21 @@ class _Level:
 class AdaptiveLimit:
     """The places on one server: take one with `started`, give it back with `ended`."""
 
-    def __init__(self, clock: Clock, *, highest: int, lowest: int = 1) -> None:
+    def __init__(
+        self, clock: Clock, *, highest: int, lowest: int = 1, usable: Callable[[int], int] = lambda limit: limit
+    ) -> None:
+        """`usable` says how many places of a limit are sure to be filled by who wants them all."""
         if not 1 <= lowest <= highest:
             raise ValueError(f"expected 1 <= lowest <= highest, got {lowest} and {highest}")
         self._clock = clock
         self._lowest = lowest
         self._highest = highest
+        self._usable = usable
         self._centre = float(min(max(STARTS_AT, lowest), highest))
         self._flying: dict[Token, None] = {}
+        self._numbered = 0
+        self._crowded = 0
+        """Every place was taken when the turn of this number began."""
         self._ended_at = -math.inf
         self._mean = 0.0
         self._usual_wait: float | None = None
@@ -115,14 +126,17 @@ class AdaptiveLimit:
 
     def started(self, *, age_seconds: float = 0.0) -> Token:
         """A turn is sent; or one that was sent so long ago is joined."""
-        token = Token(self._clock.monotonic() - age_seconds)
+        self._numbered += 1
+        token = Token(self._clock.monotonic() - age_seconds, self._numbered)
         self._flying[token] = None
+        if self.in_flight - self.stuck >= self._usable(self.current):
+            self._crowded = self._numbered
         return token
 
     def ended(self, token: Token, *, counted: bool) -> None:
         """A turn is over. `counted` is False where the server did no work for it: refused, busy, not sent."""
         now = self._clock.monotonic()
-        is_full = self.in_flight - self.stuck >= self.current
+        is_full = token.number <= self._crowded
         self._flying.pop(token, None)
         if not counted:
             return
@@ -163,9 +177,10 @@ class AdaptiveLimit:
         return alarming
 
     def _compare(self, below: _Level, above: _Level) -> None:
-        if above.limit == below.limit:
+        more = self._usable(above.limit) / self._usable(below.limit)
+        if more <= 1:
             return
-        gain = math.log(above.rate / below.rate) / math.log(above.limit / below.limit)
+        gain = math.log(above.rate / below.rate) / math.log(more)
         excess = gain - _WORTH
         scale = 1 - _WORTH if excess > 0 else _WORTH
         self._move(_STEP * max(-1.0, min(1.0, excess / scale)))

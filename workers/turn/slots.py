@@ -18,6 +18,11 @@ EXPRESS_SHARE = 8
 """One of the server's slots in so many, and at least one, is for the express pool."""
 
 
+def usable(limit: int) -> int:
+    """Of so many places on a server, those that one tenant may fill by one pool, beside the others' reserves."""
+    return max(1, limit - _reserve(limit) - _for_express(limit))
+
+
 class ServerSlots:
     """Turns in flight at one Letta server, over all pools of this process."""
 
@@ -43,7 +48,7 @@ class ServerSlots:
     def room(self, pool: Pool) -> int:
         """How many more this pool may begin."""
         current = self.limit.current
-        reserved = 0 if pool is Pool.EXPRESS or current == 1 else max(1, current // EXPRESS_SHARE)
+        reserved = 0 if pool is Pool.EXPRESS else _for_express(current)
         stuck = min(self.limit.stuck, self.granted)
         return max(0, min(current - reserved + stuck, self.limit.highest) - self.granted)
 
@@ -107,3 +112,8 @@ class Slots:
 def _reserve(of: int) -> int:
     """How many of so many are for tenants that hold none."""
     return max(1, of // RESERVED_SHARE) if of > 1 else 0
+
+
+def _for_express(of: int) -> int:
+    """How many of so many are for the express pool."""
+    return max(1, of // EXPRESS_SHARE) if of > 1 else 0

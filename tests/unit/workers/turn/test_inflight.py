@@ -12,7 +12,10 @@ from random import Random
 
 import pytest
 
+from tests.support.builders import of_tenant
+from workers.broker.rules import Pool
 from workers.turn.inflight import STARTS_AT, AdaptiveLimit, Token
+from workers.turn.slots import ServerSlots, Slots, usable
 
 MEAN_SECONDS = 0.4
 SERVICES: dict[str, Callable[[Random], float]] = {
@@ -47,13 +50,23 @@ class Server:
     queue: deque[Token] = field(default_factory=deque)
     busy: list[tuple[float, int, Token]] = field(default_factory=list)
     count: int = 0
+    slots: Slots | None = None
+    """Where one tenant asks for its places; without, it takes all."""
+
+    def has_room(self) -> bool:
+        """Whether one more may begin; its place is taken with the answer."""
+        if self.slots is None:
+            return self.limit.room > 0
+        granted = self.slots.grant(of_tenant("acme"))
+        self.slots.release(of_tenant("acme"), max(0, granted - 1))
+        return granted > 0
 
     def run(self, seconds: float, capacity: int, *, demand: int = 10_000) -> tuple[float, float]:
         """Turns a second and their mean latency, with never more than `demand` wanted at once."""
         since = self.clock.seconds
         latencies: list[float] = []
         while self.clock.seconds < since + seconds:
-            while self.limit.room and self.limit.in_flight < demand:
+            while self.has_room() and self.limit.in_flight < demand:
                 self.queue.append(self.limit.started())
             while self.queue and len(self.busy) < capacity:
                 self.count += 1
@@ -61,6 +74,8 @@ class Server:
                 heapq.heappush(self.busy, (end, self.count, self.queue.popleft()))
             self.clock.seconds, _, token = heapq.heappop(self.busy)
             self.limit.ended(token, counted=True)
+            if self.slots is not None:
+                self.slots.release(of_tenant("acme"))
             latencies.append(self.clock.seconds - token.started_at)
         return len(latencies) / seconds, sum(latencies) / len(latencies)
 
@@ -104,6 +119,30 @@ def test_learns_nothing_while_something_else_holds_the_turns_back() -> None:
     server = a_server("half to one and a half")
     server.run(600, 40, demand=5)
     assert server.limit.current == pytest.approx(STARTS_AT, abs=2)
+
+
+def test_learns_beside_places_that_are_kept_free_for_others() -> None:
+    """One tenant alone never fills its server's places: a few are kept for others. It must not rest there for ever."""
+    clock = VirtualClock()
+    limit = AdaptiveLimit(clock, highest=256, usable=usable)
+    slots = Slots(Pool.STANDARD, 256, ServerSlots(limit))
+    server = Server(clock, limit, SERVICES["half to one and a half"], slots=slots)
+    server.run(120, 40)
+    rate, latency = server.run(300, 40)
+    assert rate >= 0.9 * 40 / MEAN_SECONDS
+    assert latency <= 2 * MEAN_SECONDS
+
+
+def test_learns_from_turns_that_begin_and_end_together() -> None:
+    """A batch of equal turns: when the second ends, the place of the first is already free."""
+    clock = VirtualClock()
+    limit = AdaptiveLimit(clock, highest=256)
+    for _ in range(500):
+        batch = [limit.started() for _ in range(limit.room)]
+        clock.seconds += MEAN_SECONDS
+        for token in batch:
+            limit.ended(token, counted=True)
+    assert limit.current > 100
 
 
 @pytest.mark.parametrize(("highest", "capacity"), [(1, 40), (3, 40), (20, 40)])

@@ -10,7 +10,7 @@ from tests.support.builders import of_tenant
 from tests.support.time import FakeClock
 from workers.broker.rules import Pool
 from workers.turn.inflight import AdaptiveLimit
-from workers.turn.slots import ServerSlots, Slots
+from workers.turn.slots import ServerSlots, Slots, usable
 
 TENANTS = ("acme", "globex", "initech")
 
@@ -107,6 +107,16 @@ def test_rivals_share_what_is_free() -> None:
 def test_alone_a_tenant_gets_all_but_the_reserve() -> None:
     assert one_pool(40).grant(of_tenant("acme")) == 38
     assert one_pool(8).grant(of_tenant("acme")) == 7
+
+
+@pytest.mark.parametrize("limit", [*range(1, 30), 100, 256])
+def test_what_one_tenant_fills_by_one_pool_is_what_the_limit_counts_as_full(limit: int) -> None:
+    """Else the limit would wait for turns that nobody may begin, and never learn."""
+    slots = one_pool(1_000, limit, Pool.STANDARD)
+    while slots.grant(of_tenant("acme")):
+        pass
+
+    assert slots.in_use == usable(limit)
 
 
 @pytest.mark.parametrize("pool", [Pool.STANDARD, Pool.BULK])
