@@ -52,6 +52,17 @@ class Fleet:
         self.processes[name] = process
         return process
 
+    def command(self, *arguments: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+        """Runs one command of the shell to its end."""
+        return subprocess.run(
+            [sys.executable, "-c", "from console.main import main; main()", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=within,
+            check=False,
+        )
+
     def start_letta(self, mode: str = "joins") -> None:
         process = subprocess.Popen(
             [
