@@ -39,6 +39,7 @@ CAUSES: dict[Cause, str] = {
     Cause.OUTCOME_UNKNOWN: "nobody can tell whether the agent got it; a person has to look",
     Cause.BY_SENDER: "its sender took it back",
     Cause.GATHERED: "the replies were gathered, and went on as one",
+    Cause.NEWER: "it is in the words of a newer version, and nothing that knows them took it; upgrade, then redrive",
     Cause.DISCARDED: "somebody gave its dead letter up",
 }
 
@@ -57,4 +58,6 @@ STATES: dict[State, str] = {
 
 def in_words(state: State, cause: Cause | None) -> str:
     """Why it is where it is."""
-    return CAUSES[cause] if cause is not None else STATES[state]
+    if cause is None:
+        return STATES[state]
+    return CAUSES.get(cause, f"{cause}: a cause that this version does not know; a newer one wrote it")

@@ -1,9 +1,12 @@
 """One message for one agent: the states it can be in, and why it is there."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from schemas.ids import AgentId, DeliveryId, MessageId
+
+_CAUSE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class State(StrEnum):
@@ -67,6 +70,17 @@ class Cause(StrEnum):
     BY_SENDER = "by_sender"
     DISCARDED = "discarded"
     GATHERED = "gathered"
+    NEWER = "newer"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Cause | None":
+        """A newer version may know more causes: what it wrote down is read as it stands, and is equal to no other."""
+        if not isinstance(value, str) or _CAUSE.fullmatch(value) is None:
+            return None
+        cause = str.__new__(cls, value)
+        cause._name_ = value.upper()
+        cause._value_ = value
+        return cause
 
 
 @dataclass(frozen=True, slots=True)

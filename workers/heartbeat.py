@@ -3,8 +3,8 @@
 import json
 import os
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
+from workers import version
 from workers.broker import keys
 from workers.resources import Resources
 from workers.service import Service
@@ -27,7 +27,7 @@ class Heartbeat(Service):
     async def step(self) -> None:
         sign = {
             "process": self.resources.process_id,
-            "version": version("postroom"),
+            "version": version.own(),
             "pid": os.getpid(),
             "at_ms": self.resources.clock.now_ms(),
             "in_flight": self._in_flight(),

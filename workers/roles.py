@@ -23,6 +23,7 @@ from workers.mailbox.leases import Keeper
 from workers.mailbox.ring import Bells
 from workers.mailbox.settle import Settler
 from workers.mailbox.sweep import Sweeper
+from workers.patience import Patience
 from workers.pool import PoolService
 from workers.resources import Resources, build
 from workers.service import Service
@@ -133,6 +134,7 @@ def pools(settings: Settings, names: Sequence[Pool]) -> Process:
         settler=Settler(resources, bells),
         bells=bells,
         sweeper=Sweeper(resources, bells),
+        patience=Patience(resources.clock, settings.newer_wait_seconds),
     )
     arq_url = _arq_url(settings)
     services = [PoolService(resources, arq_url, Slots(pool, settings.turns(pool), server), hands) for pool in names]

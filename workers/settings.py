@@ -77,6 +77,12 @@ class Settings(BaseSettings):
     )
     backoff_cap_seconds: float = Field(default=60, gt=0, le=86_400, description="The longest pause between attempts.")
 
+    newer_wait_seconds: float = Field(
+        default=600,
+        ge=0,
+        le=86_400,
+        description="How long a process leaves what a newer version wrote, and it cannot read, to one that can.",
+    )
     park_after: int = Field(
         default=5,
         ge=0,

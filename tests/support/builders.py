@@ -25,6 +25,7 @@ from workers.mailbox.leases import Keeper
 from workers.mailbox.ring import Bells
 from workers.mailbox.settle import Settler
 from workers.mailbox.sweep import Sweeper
+from workers.patience import Patience
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.telemetry import Telemetry
@@ -134,6 +135,7 @@ class Workshop:
             settler=Settler(resources, self.bells),
             bells=self.bells,
             sweeper=Sweeper(resources, self.bells),
+            patience=Patience(resources.clock, resources.settings.newer_wait_seconds),
         )
 
     def slots(self, pool: Pool = Pool.STANDARD, size: int = 8) -> Slots:

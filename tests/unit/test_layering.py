@@ -16,6 +16,8 @@ FLOOR = (
     "workers.ids",
     "workers.backoff",
     "workers.tasks",
+    "workers.version",
+    "workers.patience",
     "workers.settings",
     "workers.log",
 )
@@ -28,6 +30,8 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "workers.ids": (("schemas",), "the same"),
     "workers.backoff": ((), "pure arithmetic"),
     "workers.tasks": ((), "ends tasks, whichever they are"),
+    "workers.version": ((), "tells versions apart"),
+    "workers.patience": (("workers.clock",), "counts time that it is given"),
     "workers.broker": (("schemas", "workers.errors"), "the floor: anything above would make a cycle"),
     "workers.settings": (("schemas", "workers.broker.rules", "workers.errors"), "read before anything is built"),
     "workers.log": (("schemas", "workers.settings"), "everybody logs"),

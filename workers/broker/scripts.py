@@ -160,7 +160,8 @@ class Scripts(BulkScripts, KnownScripts, LeavingScripts, UpkeepScripts):
     async def sweep(self, context: Context, *, seed: str, overflow_ms: int) -> Swept:
         """Looks after one tenant; bounded."""
         next_look, claims, gathers, *rung = await self._run(context, "sweep", seed, overflow_ms)
-        claimed = tuple((Pool(text(pool)), text(job)) for pool, job, _ in claims)
+        # A pool that only a newer version has is that version's to look after.
+        claimed = tuple((Pool(text(pool)), text(job)) for pool, job, _ in claims if text(pool) in set(Pool))
         return Swept(int(next_look), claimed, tuple(text(one) for one in gathers), pools(rung))
 
 

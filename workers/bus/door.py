@@ -15,6 +15,7 @@ from schemas.context import Context
 from schemas.delivery import Cause
 from schemas.envelope import MAX_CONTENT_BYTES, MAX_METADATA_BYTES, SCHEMA_VERSION, Envelope
 from schemas.ids import is_message_id
+from schemas.newer import is_of_a_newer_version, may_be_newer
 from workers.errors import InvalidEnvelopeError
 
 MAX_ENTRY_BYTES = 6 * MAX_CONTENT_BYTES + 2 * MAX_METADATA_BYTES
@@ -30,6 +31,10 @@ class Refusal(InvalidEnvelopeError):  # noqa: N818  # what it is called everywhe
         super().__init__(message, where=where)
         self.cause = cause
         self.message_id: str | None = None
+
+
+class Newer(Refusal):
+    """All that is wrong with it is that a newer version may know more: whoever can, leaves it for one that does."""
 
 
 def read(context: Context, raw: bytes | str) -> Envelope:
@@ -57,17 +62,18 @@ def check(context: Context, document: dict[str, Any]) -> Envelope:
         Refusal: what was wrong and where.
     """
     _check_shape(document)
-    version = document.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        came = str(version)[:20] if isinstance(version, int) else type(version).__name__
-        raise Refusal(f"this version reads {SCHEMA_VERSION}, not {came}", where="schema_version")
     said = document.get("tenant")
     if said is not None and said != context.tenant:
         raise Refusal("is not this stream's", where="tenant", cause=Cause.TENANT_MISMATCH)
+    version = document.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        came = str(version)[:20] if isinstance(version, int) else type(version).__name__
+        kind = Newer if is_of_a_newer_version(document) else Refusal
+        raise kind(f"this version reads {SCHEMA_VERSION}, not {came}", where="schema_version")
     try:
         envelope = Envelope.model_validate(document)
     except ValidationError as error:
-        _refuse(error)
+        _refuse(error, Newer if may_be_newer(document, error) else Refusal)
     _check_room(envelope.metadata, "metadata")
     _check_room(envelope.model_extra or {}, "unknown fields")
     return envelope
@@ -141,10 +147,10 @@ def _check_shape(document: dict[str, Any]) -> None:
             raise Refusal("a number too large", where="message")
 
 
-def _refuse(error: ValidationError) -> NoReturn:
+def _refuse(error: ValidationError, kind: type[Refusal]) -> NoReturn:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     named = [str(part)[:64] for part in first["loc"] if not str(part).startswith(TAG_MARK)]
     where = ".".join(named) or "message"
     message = first["msg"].removeprefix("Value error, ")
     more = error.error_count() - 1
-    raise Refusal(f"{message}{f' (and {more} more)' if more else ''}", where=where) from None
+    raise kind(f"{message}{f' (and {more} more)' if more else ''}", where=where) from None

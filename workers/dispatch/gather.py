@@ -7,10 +7,12 @@ from schemas.context import Context
 from schemas.envelope import MAX_CONTENT_BYTES, Envelope, Gather, Kind, fitting
 from schemas.gathered import Gathered, gathered
 from schemas.ids import MessageId, delivery_id, reply_id_of
+from schemas.newer import stored_by_a_newer
 from workers.broker import keys
 from workers.bus.receipts import read_receipt
 from workers.errors import NotFoundError
 from workers.mailbox.ring import Bells
+from workers.patience import Patience
 from workers.resources import Resources
 
 ROOM_FOR_WORDS = 16 * 1024
@@ -23,9 +25,10 @@ class Gatherer:
     def __init__(self, resources: Resources, bells: Bells) -> None:
         self._resources = resources
         self._bells = bells
+        self._patience = Patience(resources.clock, resources.settings.newer_wait_seconds)
 
-    async def close(self, context: Context, message_id: MessageId) -> None:
-        """Closes one gathering that is due. Of several that try, one does.
+    async def close(self, context: Context, message_id: MessageId) -> bool:
+        """Closes one gathering that is due. Of several that try, one does. False: it is left to a newer sweeper.
 
         Raises:
             RedisError, OSError: Redis is away; it stays due.
@@ -35,10 +38,13 @@ class Gatherer:
         try:
             envelope = Envelope.model_validate_json(raw or b"")
             receipt = await read_receipt(context, client, message_id)
-        except (ValidationError, NotFoundError):
+        except (ValidationError, NotFoundError) as error:
+            newer = isinstance(error, ValidationError) and stored_by_a_newer(raw, error)
+            if newer and not self._patience.is_over(message_id):
+                return False
             # Only a hand in Redis can do this: there is nobody left to tell.
             await scripts.gather(context, message_id=message_id)
-            return
+            return True
         gather = envelope.gather or Gather(within=1)
         found = gathered(receipt, receipt.recipients if gather.want == "all" else gather.want)
         text = in_text(found)
@@ -55,6 +61,7 @@ class Gatherer:
         await self._bells.note(context, look_ms)
         log = self._resources.log.of(context)
         log.info("gathered", message=message_id, replies=len(found.replies), missing=len(found.missing), status=status)
+        return True
 
 
 def as_one(envelope: Envelope, found: Gathered, text: str) -> Envelope | None:

@@ -65,6 +65,7 @@ class Dispatcher(Service):
         for tenant, stream in list(self._streams.items()):
             if stream.lost:
                 self._ownership.lose(tenant)
+        self._ownership.offered = {tenant for tenant, stream in self._streams.items() if stream.has_newer}
         owned = set(self._ownership.readable)
         for tenant in self._streams.keys() - owned:
             await self._streams.pop(tenant).close()

@@ -62,6 +62,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Newer:
+    """The entry is in the words of a newer version: a dispatcher that knows them may move it."""
+
+    refusal: Refused
+    """What it comes to if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unresolved:
     """The list of agents does not have the recipient, or has several: it may be out of date."""
 
@@ -74,7 +82,7 @@ Routed = Move | Bulk | Refused | Unresolved
 Recipients = Sequence[tuple[AgentId, tuple[str, ...]]]
 
 
-def read(context: Context, entry_id: str, fields: Mapping[bytes, bytes], *, seen_at: float) -> Entry | Refused:
+def read(context: Context, entry_id: str, fields: Mapping[bytes, bytes], *, seen_at: float) -> Entry | Refused | Newer:
     """Reads one entry, which was read from the stream at `seen_at`."""
     raw = fields.get(b"message")
     own_id = message_id_of_entry(entry_id)
@@ -83,7 +91,8 @@ def read(context: Context, entry_id: str, fields: Mapping[bytes, bytes], *, seen
     try:
         envelope = door.read(context, raw)
     except door.Refusal as refusal:
-        return Refused(entry_id, refusal.message_id or own_id, refusal.cause, str(refusal))
+        refused = Refused(entry_id, refusal.message_id or own_id, refusal.cause, str(refusal))
+        return Newer(refused) if isinstance(refusal, door.Newer) else refused
     return Entry(entry_id, envelope.id or own_id, envelope, seen_at)
 
 

@@ -18,10 +18,12 @@ from workers.broker.rules import FULL_PAUSE_MS
 from workers.directory.agents import Directory, Roster
 from workers.directory.teams import Teams
 from workers.dispatch.carry import Carried, Carrier
+from workers.dispatch.left import LeftForNewer
 from workers.dispatch.route import (
     Bulk,
     Entry,
     Known,
+    Newer,
     Refused,
     Routed,
     Unresolved,
@@ -38,6 +40,7 @@ FROM_THE_BEGINNING = "0"
 AWAY_SECONDS = 2.0
 LIST_SECONDS = 30.0
 """A list older than this is read again before it says who is in a team, or whom a selector finds."""
+SHORT_SECONDS = 0.05
 MOST_ASIDE = 1_000
 """With so many aside, the stream is not read on."""
 
@@ -60,6 +63,8 @@ class TenantStream:
         self._aside: dict[str, Unresolved] = {}
         self._roster: Roster | None = None
         """While something is aside, the list by which it was unknown: what follows must not overtake it."""
+        self._left = LeftForNewer(resources.clock, resources.settings.newer_wait_seconds)
+        self._outwaiting: asyncio.Task[None] | None = None
         self._taking_in: asyncio.Task[None] | None = None
         self._resolving: asyncio.Task[None] | None = None
 
@@ -67,6 +72,11 @@ class TenantStream:
     def working(self) -> asyncio.Task[None] | None:
         """The batch in work."""
         return self._taking_in if self._taking_in is not None and not self._taking_in.done() else None
+
+    @property
+    def has_newer(self) -> bool:
+        """Whether something on it is left for a newer dispatcher."""
+        return bool(self._left)
 
     @property
     def rests_for(self) -> float:
@@ -84,7 +94,7 @@ class TenantStream:
 
     async def close(self) -> None:
         """Ends what is in work. What was not moved is still on the stream."""
-        await end(*(task for task in (self._taking_in, self._resolving) if task is not None))
+        await end(*(task for task in (self._taking_in, self._resolving, self._outwaiting) if task is not None))
 
     async def _guarded(self, entries: Entries) -> None:
         log = self._resources.log.of(self.context)
@@ -107,7 +117,7 @@ class TenantStream:
         moves: list[Move | Bulk] = []
         refusals: list[Refused] = []
         for one in readings:
-            routed = await self._routed(known, one) if isinstance(one, Entry) else one
+            routed = await self._routed(known, one) if isinstance(one, Entry) else self._leave(one)
             match routed:
                 case Move() | Bulk():
                     moves.append(routed)
@@ -115,12 +125,40 @@ class TenantStream:
                     refusals.append(routed)
                 case Unresolved():
                     self._aside.setdefault(routed.entry.entry_id, routed)
+                case None:
+                    continue
         self._heed(await self._carrier.carry(self.context, moves, refusals))
-        if self._aside and not self.rests_for:
+        if (self._aside or self._left) and not self.rests_for:
             self.cursor = entries[-1][0].decode()
+        if self._left and (self._outwaiting is None or self._outwaiting.done()):
+            self._outwaiting = asyncio.create_task(self._outwait(), name=f"outwait {self.context.tenant}")
         if self._aside and self._roster is None:
             self._roster = known.roster
             self._resolving = asyncio.create_task(self._resolve(known.roster), name=f"resolve {self.context.tenant}")
+
+    def _leave(self, one: Refused | Newer) -> Refused | None:
+        if isinstance(one, Refused):
+            return one
+        known = len(self._left)
+        refusal = self._left.leave(one)
+        if len(self._left) > known:
+            log = self._resources.log.of(self.context)
+            log.info("left for a newer version", entry=one.refusal.entry_id, message=one.refusal.message_id)
+        return refusal
+
+    async def _outwait(self) -> None:
+        """Refuses what no newer dispatcher has come for in its time."""
+        clock, log = self._resources.clock, self._resources.log.of(self.context)
+        while self._left and not self.lost:
+            await clock.sleep(max(self._left.over_in, SHORT_SECONDS))
+            over = self._left.over()
+            try:
+                self._heed(await self._carrier.carry(self.context, [], over))
+            except REDIS_AWAY as error:
+                log.warning("dispatch cut", error_type=type(error).__name__)
+                await clock.sleep(AWAY_SECONDS)
+            else:
+                self._left.forget(over)
 
     async def _known(self, entries: Sequence[Entry]) -> Known:
         teams = await self._teams.all(self.context)

@@ -24,7 +24,8 @@ BATCH = 200
 AT_ONCE = 32
 
 
-Close = Callable[[Context, MessageId], Awaitable[None]]
+Close = Callable[[Context, MessageId], Awaitable[bool]]
+"""False where the gathering is left to a newer sweeper."""
 
 
 class Sweeper(Service):
@@ -66,10 +67,10 @@ class Sweeper(Service):
         for pool, claimed in swept.claims:
             if not await self._bells.is_coming(context, pool, claimed):
                 await self._bells.hand_on(context, pool)
-        if self._close is not None:
-            for message_id in swept.gathers:
-                await self._close(context, message_id)
-        await self._bells.note(context, swept.next_look_ms)
+        closed = [await self._close(context, message_id) for message_id in swept.gathers] if self._close else []
+        if all(closed):
+            # Else it is due still: the look at everybody finds it again, soon enough.
+            await self._bells.note(context, swept.next_look_ms)
 
     async def _look(self, tenant: TenantId) -> None:
         async with self._gate:

@@ -5,13 +5,14 @@ queues behind the other tenants'. The turns it began run on by themselves: arq's
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
 from schemas.context import Context
 from schemas.delivery import Cause, State, Taken
 from schemas.envelope import Envelope
+from schemas.newer import stored_by_a_newer
 from workers.broker.client import REDIS_AWAY
 from workers.broker.results import Settlement, TakenBatch
 from workers.broker.rules import Pool
@@ -19,6 +20,7 @@ from workers.mailbox.leases import Keeper
 from workers.mailbox.ring import Bells
 from workers.mailbox.settle import Settler
 from workers.mailbox.sweep import Sweeper
+from workers.patience import Patience
 from workers.resources import Resources
 from workers.settings import LEASE_SECONDS
 from workers.turn.run import Turn, TurnRunner
@@ -26,6 +28,8 @@ from workers.turn.slots import Slots
 
 SLICE_SECONDS = 0.5
 """How long a drain takes before others have their turn."""
+LEFT_MS = 1_000
+"""How long a delivery that is left for a newer worker rests before somebody takes it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Hands:
     settler: Settler
     bells: Bells
     sweeper: Sweeper
+    patience: Patience
+    """With deliveries that only a newer worker can read."""
 
 
 class Drain:
@@ -153,8 +159,17 @@ class Drain:
     async def _settlement(self, taken: Taken, now_ms: int, asked_at: float) -> Settlement:
         try:
             envelope = Envelope.model_validate_json(taken.envelope)
-        except ValidationError:
-            # Only a hand in Redis can do this: the door and the dispatcher have both read it.
-            detail = "the stored envelope cannot be read"
-            return Settlement(taken.id, taken.agent, taken.token, State.DEAD, Cause.INVALID, detail)
+        except ValidationError as error:
+            return self._unreadable(taken, error)
         return await self._hands.runner.run(Turn(self._context, taken, envelope, now_ms, asked_at))
+
+    def _unreadable(self, taken: Taken, error: ValidationError) -> Settlement:
+        """What a newer dispatcher moved, a newer worker can read; else a hand in Redis spoiled it after the door."""
+        state, cause, detail = State.DEAD, Cause.INVALID, "the stored envelope cannot be read"
+        if stored_by_a_newer(taken.envelope, error):
+            if not self._hands.patience.is_over(taken.id):
+                waits = "it is left for a newer worker"
+                left = Settlement(taken.id, taken.agent, taken.token, State.WAITING, Cause.NEWER, waits)
+                return replace(left, due_in_ms=LEFT_MS, refund=True, fate_open=taken.fate_open)
+            cause, detail = Cause.NEWER, "the stored envelope is of a newer version, and no newer worker took it"
+        return Settlement(taken.id, taken.agent, taken.token, state, cause, detail)

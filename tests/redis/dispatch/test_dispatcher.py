@@ -33,9 +33,9 @@ OPERATOR = Operator("test")
 class Office:
     """One dispatcher process."""
 
-    def __init__(self, client: Client, letta: FakeLetta, name: str) -> None:
-        self.resources = resources(client, process_id=name)
-        self.ownership = Ownership(self.resources)
+    def __init__(self, client: Client, letta: FakeLetta, name: str, *, version: str = "", **settings: Any) -> None:
+        self.resources = resources(client, process_id=name, **settings)
+        self.ownership = Ownership(self.resources, own_version=version)
         bells = Bells(arq_on(client), self.resources.scripts, self.resources.log)
         directory = Directory(client, letta, self.resources.clock)
         self.dispatcher = Dispatcher(self.resources, self.ownership, directory, bells)
@@ -66,8 +66,8 @@ class Bench:
         )
         self.offices: list[Office] = []
 
-    def office(self) -> Office:
-        one = Office(self.client, self.letta, f"dispatcher-{len(self.offices) + 1}")
+    def office(self, **options: Any) -> Office:
+        one = Office(self.client, self.letta, f"dispatcher-{len(self.offices) + 1}", **options)
         self.offices.append(one)
         return one
 

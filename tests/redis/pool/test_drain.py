@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.delivery import Cause, State
+from schemas.envelope import Envelope
 from tests.support.builders import Workshop, agent, arq_on, envelope, of_tenant, resources
 from tests.support.fake_letta_port import FakeLetta
 from tests.support.key_check import audit
@@ -286,6 +287,50 @@ async def test_an_envelope_that_a_hand_in_redis_spoiled_ends_as_a_dead_letter(be
     assert await bench.states() == {"m1:1": State.DEAD, "m2:1": State.DELIVERED}
     assert await bench.ledger.field("m1:1", "cause") == Cause.INVALID
     assert len(bench.letta.calls) == 1
+
+
+SURVEY = b'{"id":"m1","to":{"agent":"x"},"content":"hello","kind":"survey","hints":{"a":1}}'
+
+
+class NextEnvelope(Envelope):
+    kind: str = "request"  # type: ignore[assignment]
+
+
+async def test_a_delivery_of_a_newer_version_is_left_for_a_newer_worker_at_no_cost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.send("m1")
+    await bench.send("m2", 2)
+    await bench.ledger.client.hset(bench.ledger.keys.message("m1"), "envelope", SURVEY)
+    for _ in range(3):
+        await bench.drain()
+        await bench.finish()
+        await bench.ledger.time.advance(seconds=2)
+    assert await bench.states() == {"m1:1": "waiting", "m2:1": "delivered"}
+    assert [call.agent for call in bench.letta.calls] == [agent_id(2)]
+    assert await bench.ledger.field("m1:1", "attempt") == "0"
+    # The next version comes, on the same Redis.
+    monkeypatch.setattr("workers.turn.drain.Envelope", NextEnvelope)
+    await bench.drain()
+    await bench.finish()
+
+    assert await bench.states() == {"m1:1": "delivered", "m2:1": "delivered"}
+    assert await bench.ledger.client.hget(bench.ledger.keys.message("m1"), "envelope") == SURVEY
+
+
+async def test_a_delivery_that_no_newer_worker_comes_for_is_a_dead_letter_in_the_end(bench: Bench) -> None:
+    await bench.send("m1")
+    await bench.ledger.client.hset(bench.ledger.keys.message("m1"), "envelope", SURVEY)
+    await bench.drain()
+    await bench.finish()
+    bench.clock.advance(600)
+    await bench.ledger.time.advance(seconds=600)
+    await bench.drain()
+    await bench.finish()
+
+    assert await bench.states() == {"m1:1": "dead"}
+    assert await bench.ledger.field("m1:1", "cause") == Cause.NEWER
+    assert bench.letta.calls == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), ConnectionError("away")])
