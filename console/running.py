@@ -43,10 +43,17 @@ class Ending:
         (self.insisted if self.asked.is_set() else self.asked).set()
 
 
+class PoliteEnding(Ending):
+    """For a child: its parent asks, and a supervisor of the whole group may ask as well; neither insists thereby."""
+
+    def ask(self) -> None:
+        self.asked.set()
+
+
 @asynccontextmanager
-async def signals() -> AsyncIterator[Ending]:
+async def signals(ending: Ending | None = None) -> AsyncIterator[Ending]:
     """Listens to SIGINT and SIGTERM."""
-    ending = Ending()
+    ending = ending or Ending()
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, ending.ask)

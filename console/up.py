@@ -34,6 +34,11 @@ class Voice:
 
     as_json: bool
 
+    def document(self, document: dict[str, object]) -> None:
+        """One thing that happened, for machines only."""
+        if self.as_json:
+            self.facts(document)
+
     def facts(self, document: dict[str, object], *lines: str | Text) -> None:
         """One thing that happened."""
         if self.as_json:
@@ -67,7 +72,7 @@ async def up(*, as_json: bool) -> None:
                     await parts.redis.stop()
 
             await run_processes(
-                processes, ending, ready=ready, stopping=lambda: _say_stopping(voice), in_a_hurry=in_a_hurry
+                processes, ending, ready=ready, stopping=lambda: say_stopping(voice), in_a_hurry=in_a_hurry
             )
     voice.facts({"event": "stopped"}, Text("stopped; what was accepted is kept", style="dim"))
 
@@ -122,7 +127,7 @@ async def _serve(processes: list[Process], voice: Voice, what: str) -> None:
         async def ready() -> None:
             voice.facts({"event": "ready", "service": what}, f"{what}: ready")
 
-        await run_processes(processes, ending, ready=ready, stopping=lambda: _say_stopping(voice))
+        await run_processes(processes, ending, ready=ready, stopping=lambda: say_stopping(voice))
 
 
 async def _service_settings() -> Settings:
@@ -166,7 +171,8 @@ async def _is_simulated(parts: Parts) -> bool | None:
         await resources.close()
 
 
-def _say_stopping(voice: Voice) -> None:
+def say_stopping(voice: Voice) -> None:
+    """What a service says when the end was asked for."""
     line = Text("\nstopping: running turns finish first; Ctrl-C again ends at once", style="dim")
     voice.facts({"event": "stopping"}, line)
 

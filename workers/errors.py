@@ -11,6 +11,7 @@ PostroomError
 │   └── TooLateError            a cancel came after the turn had begun or ended
 ├── NotFoundError               no such tenant, message or agent, or not yours: the same answer
 ├── NotAcceptedError            Redis did not answer: the message may be published again under the same id
+├── GivenUpError                a service cannot be kept running; nothing is lost
 ├── NotSettledError             Redis refuses for good to write how a turn ended
 ├── RedisUnavailableError       Redis did not answer a question: ask again
 ├── DeadlineError               the answer did not come in time; the message goes on
@@ -64,6 +65,10 @@ class NotFoundError(PostroomError):
 
 class NotAcceptedError(PostroomError):
     """Redis did not confirm. Publishing again under the same id is safe."""
+
+
+class GivenUpError(PostroomError):
+    """A service died again and again before it was ready."""
 
 
 class NotSettledError(PostroomError):

@@ -24,9 +24,9 @@ def new_incarnation() -> str:
     return str(ULID())
 
 
-def new_process_id(role: str) -> str:
-    """Names this process among all that share a Redis."""
-    return f"{role}@{socket.gethostname()}:{os.getpid()}:{str(ULID())[-6:]}"
+def new_process_id(role: str, pid: int | None = None) -> str:
+    """Names a process of this machine, this one unless told otherwise, among all that share a Redis."""
+    return f"{role}@{socket.gethostname()}:{pid or os.getpid()}:{str(ULID())[-6:]}"
 
 
 def tenant_ids(members: Iterable[bytes]) -> list[TenantId]:

@@ -22,7 +22,7 @@ ALLOWED = frozenset(
         *("message", "delivery", "agent", "run", "entry", "job", "token", "attempt", "epoch"),
         *("state", "cause", "status", "outcome", "result", "error", "error_type", "redis", "letta"),
         *("count", "size", "seconds", "ms", "in_flight", "limit", "tenants", "pools", "address", "signal"),
-        *("recipients", "replies", "missing"),
+        *("recipients", "replies", "missing", "code", "leases", "streams"),
     }
 )
 _QUIET = ("arq", "httpx", "httpcore", "aiohttp", "uvicorn", "uvicorn.access", "uvicorn.error", "asyncio")

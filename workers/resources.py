@@ -31,14 +31,13 @@ class Resources:
         await close(self.client)
 
 
-def build(settings: Settings, role: str) -> Resources:
-    """Opens the resources of one process.
+def build(settings: Settings, role: str, process_id: str | None = None) -> Resources:
+    """Opens the resources of one process. `process_id`: where a parent has given it one.
 
     Raises:
         ConfigurationError: there is no Redis URL.
     """
     client = connect(settings.required_redis_url())
-    process_id = new_process_id(role)
     log = Log(settings, role=role)
     return Resources(
         settings=settings,
@@ -49,5 +48,5 @@ def build(settings: Settings, role: str) -> Resources:
         random=random.Random(),  # noqa: S311
         log=log,
         telemetry=Telemetry(log.opaque, role),
-        process_id=process_id,
+        process_id=process_id or new_process_id(role),
     )

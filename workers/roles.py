@@ -93,13 +93,13 @@ async def wait_for_redis(resources: Resources) -> None:
             return
 
 
-def dispatcher(settings: Settings) -> Process:
-    """Streams to mailboxes, the sweeper, and the removal of tenants that leave.
+def dispatcher(settings: Settings, process_id: str | None = None) -> Process:
+    """Streams to mailboxes, the sweeper, and the removal of tenants that leave. `process_id`: by a parent.
 
     Raises:
         ConfigurationError: an address is missing.
     """
-    resources = build(settings, "dispatcher")
+    resources = build(settings, "dispatcher", process_id)
     letta = _letta(settings, resources)
     arq = _arq(settings)
     bells = Bells(arq, resources.scripts, resources.log)
@@ -113,13 +113,13 @@ def dispatcher(settings: Settings) -> Process:
     return Process(resources, [[ownership], [sweeper, loop, removal], [heartbeat]], STOP_MARGIN_SECONDS, closers)
 
 
-def pools(settings: Settings, names: Sequence[Pool]) -> Process:
-    """Mailboxes to agents.
+def pools(settings: Settings, names: Sequence[Pool], process_id: str | None = None) -> Process:
+    """Mailboxes to agents. `process_id`: by a parent.
 
     Raises:
         ConfigurationError: an address is missing.
     """
-    resources = build(settings, "-".join(names))
+    resources = build(settings, "-".join(names), process_id)
     letta = _letta(settings, resources)
     arq = _arq(settings)
     bells = Bells(arq, resources.scripts, resources.log)
@@ -136,7 +136,7 @@ def pools(settings: Settings, names: Sequence[Pool]) -> Process:
         sweeper=Sweeper(resources, bells),
         patience=Patience(resources.clock, settings.newer_wait_seconds),
     )
-    arq_url = _arq_url(settings)
+    arq_url = settings.required_arq_url()
     services = [PoolService(resources, arq_url, Slots(pool, settings.turns(pool), server), hands) for pool in names]
     heartbeat = Heartbeat(resources, [keeper, *services], lambda: server.granted)
     # Running turns are let finish: a deploy repeats no call (HAZARDS.md A14).
@@ -171,9 +171,4 @@ def _letta(settings: Settings, resources: Resources) -> LettaPort:
 
 
 def _arq(settings: Settings) -> ArqRedis:
-    return connect_arq(_arq_url(settings))
-
-
-def _arq_url(settings: Settings) -> str:
-    own = settings.arq_redis_url
-    return own.get_secret_value() if own else settings.required_redis_url()
+    return connect_arq(settings.required_arq_url())

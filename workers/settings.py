@@ -154,6 +154,14 @@ class Settings(BaseSettings):
             )
         return self.redis_url.get_secret_value()
 
+    def required_arq_url(self) -> str:
+        """Where arq's wake-ups live: a Redis of their own, or the messages'.
+
+        Raises:
+            ConfigurationError: neither is set.
+        """
+        return self.arq_redis_url.get_secret_value() if self.arq_redis_url else self.required_redis_url()
+
     def required_letta_base_url(self) -> str:
         """The Letta server's URL.
 

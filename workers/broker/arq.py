@@ -8,7 +8,7 @@ import re
 from typing import Any, Literal
 
 from arq.connections import ArqRedis
-from arq.constants import job_key_prefix
+from arq.constants import in_progress_key_prefix, job_key_prefix
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.ids import TenantId
@@ -74,3 +74,8 @@ def is_job_id(raw: bytes) -> bool:
 def job_key(pool: Pool, seed: str) -> str:
     """Where arq keeps the job while it is queued or running."""
     return f"{job_key_prefix}{job_id(pool, seed)}"
+
+
+def in_progress_key(pool: Pool, seed: str) -> str:
+    """What arq writes while a worker runs the job, for a while: it bears no owner."""
+    return f"{in_progress_key_prefix}{job_id(pool, seed)}"

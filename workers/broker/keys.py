@@ -117,6 +117,10 @@ class TenantKeys:
         return self._name("holders")
 
     @property
+    def rung(self) -> str:
+        return self._name("rung")
+
+    @property
     def parked(self) -> str:
         return self._name("parked")
 

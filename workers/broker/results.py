@@ -74,6 +74,20 @@ class TakenBatch:
     taken: tuple[Taken, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The answer to an abandon."""
+
+    next_cursor: int
+    """0 at the end."""
+    leases: int
+    """How many were taken back."""
+    stream: bool
+    """Whether the tenant's stream was the dead process's."""
+    next_look_ms: int
+    pools: tuple[Pool, ...]
+
+
 Hold = Literal["", "agent", "tenant", "parked"]
 
 

@@ -1,13 +1,27 @@
-"""The scripts beside a message's path: dead letters, parking, acks, repairs. Each one typed coroutine of its name."""
+"""The scripts beside a message's path: dead letters, parking, acks, repairs, what the dead leave behind.
+
+Each one typed coroutine of its name.
+"""
 
 from collections.abc import Sequence
 
 from schemas.context import Context
 from schemas.ids import AgentId, DeliveryId, MessageId
-from workers.broker.results import Redriven
-from workers.broker.runner import Runner, optional, text
+from workers.broker.results import Abandoned, Redriven
+from workers.broker.runner import Runner, optional, pools, text
 
-NAMES = ("ack", "redrive", "discard", "park", "unpark", "recount", "repair_agent", "repair_delivery", "repair_message")
+NAMES = (
+    "ack",
+    "redrive",
+    "discard",
+    "park",
+    "unpark",
+    "abandon",
+    "recount",
+    "repair_agent",
+    "repair_delivery",
+    "repair_message",
+)
 
 
 class UpkeepScripts(Runner):
@@ -34,6 +48,11 @@ class UpkeepScripts(Runner):
         """Lets a parked agent go on. `unparked` or `not_parked`, and when to look at the tenant, 0 for never."""
         status, next_look = await self._run(context, "unpark", agent)
         return text(status), int(next_look)
+
+    async def abandon(self, context: Context, *, owner: str, cursor: int, seed: str) -> Abandoned:
+        """Takes back some of what a process held that is surely dead. `owner`: its process id."""
+        following, leases, stream, next_look, *rung = await self._run(context, "abandon", owner, cursor, seed)
+        return Abandoned(int(following), int(leases), bool(stream), int(next_look), pools(rung))
 
     async def recount(self, context: Context, *, counter: str, drift: int) -> int:
         """Mends one counter by what was found missing (or, below zero, too much); what it is now."""

@@ -17,12 +17,12 @@ from redis.exceptions import WatchError
 
 from schemas.context import Context, Operator, service_context
 from schemas.ids import TenantId
-from workers.broker import keys
+from workers.broker import agenda, keys
 from workers.broker.client import Client
 from workers.broker.rules import CALL_WITHIN_MS
 from workers.broker.scripts import Scripts
 from workers.clock import Clock
-from workers.directory.tenants import CONTROL_LENGTH, Tenants
+from workers.directory.tenants import Tenants
 from workers.errors import RefusedError
 from workers.ids import tenant_ids
 from workers.resources import Resources
@@ -160,7 +160,7 @@ class Remover:
     async def _strike_out(self, context: Context, mark: int) -> None:
         """Off the register; tells dispatchers where this did it."""
         if await self._while_listed(context, mark, ("SREM", keys.tenants())):
-            await self.client.xadd(keys.control(), {"tenant": context.tenant}, maxlen=CONTROL_LENGTH, approximate=True)
+            await agenda.wake_dispatchers(context, self.client)
 
     async def _forget(self, context: Context, mark: int) -> None:
         self._quiet_since.pop((context.tenant, mark), None)

@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 
-from schemas.context import Operator
+from schemas.context import Context, Operator
 from schemas.ids import TenantId, is_tenant_id
 from schemas.tenant import Limits, Tenant
-from workers.broker import keys
+from workers.broker import agenda, keys
 from workers.broker.client import Client
 from workers.broker.scripts import Scripts
 from workers.errors import NotFoundError, RefusedError
 from workers.ids import new_incarnation, tenant_ids
-
-CONTROL_LENGTH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Tenants:
         if not await self.client.sadd(keys.tenants(), tenant):
             raise RefusedError("is registered already", where=f"tenant {tenant!r}")
         await scripts.amend(context, fields=fields)
-        await self._tell(tenant)
+        await self._tell(operator.for_tenant(tenant))
         return Tenant(id=tenant, limits=limits, created_at_ms=now_ms)
 
     async def all_ids(self, operator: Operator) -> list[TenantId]:  # noqa: ARG002  # nobody lists without saying who
@@ -82,7 +80,7 @@ class Tenants:
         cursor, _ = await scripts.lift(context)
         while cursor:
             cursor, _ = await scripts.lift(context, cursor=cursor)
-        await self._tell(tenant)
+        await self._tell(operator.for_tenant(tenant))
         return await self.show(operator, tenant)
 
     async def suspend(self, operator: Operator, tenant: TenantId, *, suspended: bool) -> Tenant:
@@ -94,10 +92,10 @@ class Tenants:
         await self.show(operator, tenant)
         fields = [("suspended", int(suspended))]
         await Scripts(self.client).amend(operator.for_tenant(tenant), fields=fields)
-        await self._tell(tenant)
+        await self._tell(operator.for_tenant(tenant))
         return await self.show(operator, tenant)
 
-    async def _tell(self, tenant: TenantId) -> None:
-        await self.client.xadd(keys.control(), {"tenant": tenant}, maxlen=CONTROL_LENGTH, approximate=True)
+    async def _tell(self, context: Context) -> None:
+        await agenda.wake_dispatchers(context, self.client)
         # The sweeper looks at once, and rings where a changed limit lets something go.
-        await self.client.zadd(keys.agenda(), {tenant: 0})
+        await self.client.zadd(keys.agenda(), {context.tenant: 0})

@@ -11,7 +11,7 @@ from arq.connections import ArqRedis
 
 from schemas.context import Context
 from workers.broker import agenda, keys
-from workers.broker.arq import DRAIN, job_id, job_key
+from workers.broker.arq import DRAIN, in_progress_key, job_id, job_key
 from workers.broker.client import REDIS_AWAY
 from workers.broker.rules import Pool
 from workers.broker.scripts import Scripts
@@ -62,6 +62,10 @@ class Bells:
     async def is_coming(self, context: Context, pool: Pool, seed: str) -> bool:  # noqa: ARG002  # arq's keys bear no tenant
         """Whether arq still knows the drain of a claim."""
         return bool(await self._arq.exists(job_key(pool, seed)))
+
+    async def has_begun(self, context: Context, pool: Pool, seed: str) -> bool:  # noqa: ARG002  # arq's keys bear no tenant
+        """Whether some worker took the drain of a claim on, and has not ended it: it may have died with it."""
+        return bool(await self._arq.exists(in_progress_key(pool, seed)))
 
     async def note(self, context: Context, next_look_ms: int) -> None:
         """Asks for a look at the tenant at that time, unless an earlier one is planned; 0 asks for none."""

@@ -347,24 +347,27 @@ local function promote_due(limit)
   return #due
 end
 
--- Takes back what workers that fell silent were holding. Their calls may have reached the server, so the fate
--- stays open and the next worker looks; what took down MAX_CRASHES workers is poison.
+-- Takes a lease back from a worker that fell silent or died. Its call may have reached the server, so the fate stays
+-- open and the next worker looks; what took down MAX_CRASHES workers is poison.
+local function take_back(agent)
+  local holder = redis.call('HGET', key('holders'), agent) or ''
+  local delivery = string.match(holder, '^%d+|([^|]*)|')
+  free(agent)
+  if delivery then
+    local crashes = redis.call('HINCRBY', key('delivery', delivery), 'crashes', 1)
+    if crashes >= MAX_CRASHES then
+      finish(delivery, agent, 'running', 'dead', 'poison', 'its worker fell silent ' .. crashes .. ' times')
+    else
+      put_back(delivery, agent, 'recovered', 0)
+    end
+  end
+  refresh(agent)
+end
+
+-- Takes back what workers that fell silent were holding.
 local function reap_leases(limit)
   local overdue = redis.call('ZRANGEBYSCORE', key('leases'), '-inf', digits(NOW), 'LIMIT', 0, limit)
-  for _, agent in ipairs(overdue) do
-    local holder = redis.call('HGET', key('holders'), agent) or ''
-    local delivery = string.match(holder, '^%d+|([^|]*)|')
-    free(agent)
-    if delivery then
-      local crashes = redis.call('HINCRBY', key('delivery', delivery), 'crashes', 1)
-      if crashes >= MAX_CRASHES then
-        finish(delivery, agent, 'running', 'dead', 'poison', 'its worker fell silent ' .. crashes .. ' times')
-      else
-        put_back(delivery, agent, 'recovered', 0)
-      end
-    end
-    refresh(agent)
-  end
+  for _, agent in ipairs(overdue) do take_back(agent) end
   return #overdue
 end
 
