@@ -32,7 +32,7 @@ from workers.ids import new_process_id
 pytestmark = pytest.mark.processes
 
 AGENTS = ("acme-researcher", "acme-writer", "acme-editor", "acme-support")
-START_SECONDS = 40
+START_SECONDS = 60
 AT_ONCE_SECONDS = 6
 """Far below the 15 s after which a lease runs out, and what a busy machine needs."""
 HOLDERS = keys.of(service_context("acme", "test")).holders
@@ -137,6 +137,7 @@ async def test_poison_still_ends_after_three_deaths(running: Fleet, acme: Tenant
     await start(running, pools=2)
     poison = (await acme.send("acme-writer", "[[delay 30]] [[say never]]")).message_id
     behind = (await acme.send("acme-writer", "[[say behind]]")).message_id
+    await until(running.turns, within=20)
     victims: set[str] = set()
     for _ in range(3):
 
