@@ -70,7 +70,7 @@ async def preview(
         roster = await directory.recent(context, FRESH_SECONDS)
     selection = await _selection(opened, context, to, roster, operator=operator)
     if not selection.agents:
-        canaries = f" ({len(selection.canaries)} canary copies are left out: --canaries)" if selection.canaries else ""
+        canaries = f" ({_canaries(len(selection.canaries))} left out: --canaries)" if selection.canaries else ""
         raise RefusedError(f"nobody in tenant {context.tenant!r} fits{canaries}", where=in_short(to))
     tenant = await opened.tenants.show(opened.operator, context.tenant)
     cost = await estimate(context, opened.client, tenant.limits, recipients=len(selection.agents), content=content)
@@ -122,15 +122,20 @@ def tell(found: Preview) -> None:
     """In a few lines: how many, how long, what it costs, and what a person should look at twice."""
     cost = found.estimate
     by = f"by the last {cost.turns} turns" if cost.turns else "by the limits and the text alone: no turn to go by"
-    number = f"{found.number} {'agent' if found.number == 1 else 'agents'}"
-    err.print(f"{number}, about {span(cost.seconds)} and {cost.tokens:,} tokens ({by})", style="dim", soft_wrap=True)
+    number = f"{found.number:,} {'agent' if found.number == 1 else 'agents'}"
+    takes = f"about {span(cost.seconds)} and " if cost.seconds else "about "
+    err.print(f"{number}, {takes}{cost.tokens:,} tokens ({by})", style="dim", soft_wrap=True)
     selection = found.selection
     if selection.canaries:
         names = _some([agent.name for agent in selection.canaries])
-        err.print(f"left out: {len(selection.canaries)} canary copies ({names}); --canaries takes them in", style="dim")
+        said = f"left out: {_canaries(len(selection.canaries))} ({names}); --canaries takes them in"
+        err.print(said, style="dim", markup=False, soft_wrap=True)
     if selection.copies:
         pairs = _some([f"{copy.name} of {original.name}" for copy, original in selection.copies])
-        err.print(f"{len(selection.copies)} look like imported copies and would get it, too: {pairs}", style="yellow")
+        count = len(selection.copies)
+        look = "looks like an imported copy" if count == 1 else "look like imported copies"
+        said = f"{count} {look} and would get it, too: {pairs}"
+        err.print(said, style="yellow", markup=False, soft_wrap=True)
 
 
 def document(found: Preview) -> dict[str, Any]:
@@ -161,6 +166,10 @@ def confirm(found: Preview, *, confirmed: bool) -> None:
         raise RefusedError(f"this goes to {found.number} agents: give --confirm to send it, or --dry-run to look")
     if not typer.confirm(f"send to {found.number} agents?", err=True):
         raise RefusedError("nothing was sent")
+
+
+def _canaries(number: int) -> str:
+    return "1 canary copy" if number == 1 else f"{number:,} canary copies"
 
 
 def _some(names: Sequence[str]) -> str:

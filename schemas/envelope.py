@@ -180,10 +180,13 @@ class Envelope(BaseModel):
     def digest(self) -> str:
         """Tells the same message from another one under the same id.
 
-        Over what the sender said, in one canonical form; the trace is left out, because a publish that is
-        tried again is the same message on another span.
+        Over what the sender said, in one canonical form. The trace is left out, because a publish that is
+        tried again is the same message on another span; and so is how many agents are meant at most, because
+        one more or less may be found by the time of the second try.
         """
-        said = self.model_dump(mode="json", exclude={"id", "tenant", "trace"}, exclude_defaults=True)
+        said = self.model_dump(
+            mode="json", exclude={"id": True, "tenant": True, "trace": True, "to": {"at_most"}}, exclude_defaults=True
+        )
         canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 

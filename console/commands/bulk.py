@@ -10,7 +10,7 @@ from rich.text import Text
 
 from console.commands.options import FormOption, JsonOption, TenantOption, duration, form_of
 from console.exits import Code
-from console.output import Column, Form, Listing, err, out, pairs, print_json, state_text
+from console.output import Column, Form, Listing, err, out, pairs, print_json, safe, state_text
 from console.progress import code_of, counts, watch
 from console.session import run, session
 from console.times import local_iso, relative, span
@@ -259,8 +259,11 @@ def finish(receipt: Receipt, *, as_json: bool) -> None:
     else:
         line = state_text(receipt.state) if not receipt.ends else Text(counts(receipt.ends))
         out().print(line)
-        if code_of(receipt) is not Code.OK:
-            err.print(f"`postroom bulk results {receipt.message_id}` tells of each", style="dim", soft_wrap=True)
+        failed = code_of(receipt) is not Code.OK
+        if failed and receipt.detail:
+            err.print(safe(receipt.detail), style="dim", markup=False, soft_wrap=True)
+        each = f"; `postroom bulk results {receipt.message_id}` tells of each" if failed and receipt.recipients else ""
+        err.print(f"{receipt.message_id}{each}", style="dim", markup=False, soft_wrap=True)
     raise typer.Exit(code_of(receipt))
 
 

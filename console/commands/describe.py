@@ -11,6 +11,7 @@ from rich.text import Text
 from console.commands import tenant as tenant_command
 from console.commands.options import JsonOption, TenantOption
 from console.output import out, pairs, print_json, safe, state_text
+from console.progress import counts
 from console.session import run, session
 from console.times import clock_time, local_iso, relative, span
 from console.words import in_words
@@ -24,6 +25,8 @@ from workers.errors import NotFoundError
 
 app = typer.Typer(no_args_is_help=True, help="Everything about one message or tenant.")
 SHOWN_LINES = 12
+SHOWN_DELIVERIES = 5
+"""Of a message to many, so many are described; the others are counted."""
 
 
 def register(parent: typer.Typer) -> None:
@@ -104,12 +107,16 @@ def _show(console: Console, described: Described) -> None:
         _block(console, "content", envelope.content)
     if not receipt.deliveries:
         console.print(Text("\nit came into no mailbox", style="dim"))
-    for one in receipt.deliveries:
+    for one in receipt.deliveries[:SHOWN_DELIVERIES]:
         console.print(Text(f"\ndelivery {safe(one.id)}", style="bold"))
         console.print(pairs(_delivery(one, described)))
         console.print(_history(one, receipt.accepted_at_ms))
         if one.reply is not None:
             _block(console, "reply", one.reply)
+    if (more := receipt.recipients - SHOWN_DELIVERIES) > 0:
+        number = "1 more delivery" if more == 1 else f"{more:,} more deliveries"
+        said = f"\n… {number}; `postroom bulk results {receipt.message_id}` shows them all"
+        console.print(Text(said, style="dim"), soft_wrap=True)
 
 
 def _head(receipt: Receipt, envelope: Envelope | None, now_ms: int) -> list[tuple[str, str | Text]]:
@@ -120,6 +127,9 @@ def _head(receipt: Receipt, envelope: Envelope | None, now_ms: int) -> list[tupl
         *([("detail", receipt.detail)] if receipt.detail else []),
         ("accepted", _moment(receipt.accepted_at_ms, now_ms)),
     ]
+    if receipt.recipients > 1:
+        ends = counts(receipt.ends)
+        rows.append(("recipients", f"{receipt.recipients:,}, {receipt.open:,} open{f': {ends}' if ends else ''}"))
     if receipt.expires_at_ms is not None:
         rows.append(("expires", _moment(receipt.expires_at_ms, now_ms)))
     rows += [("read by", f"{reader}  {_moment(at_ms, now_ms)}") for reader, at_ms in receipt.acked_at_ms.items()]

@@ -27,6 +27,8 @@ from workers.bus.search import Wanted, read_thread, search
 
 app = typer.Typer(no_args_is_help=True, help="List agents, teams, messages, deliveries or tenants.")
 
+NAMED = 3
+"""Of a message to more, so many names stand in a line."""
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many, newest first.")]
 StateOption = Annotated[State | None, typer.Option("--state", "-s", help="Only those in this state.")]
 AgentOption = Annotated[str | None, typer.Option("--agent", "-a", help="Only those for this agent, by name or id.")]
@@ -81,7 +83,10 @@ class MessageRow:
     @property
     def agent(self) -> str:
         """To whom, by name where one is known."""
-        names = [one.agent_name or one.agent for one in self.listed.receipt.deliveries]
+        names = [one.agent_name or one.agent for one in self.listed.receipt.deliveries[:NAMED]]
+        more = self.listed.receipt.recipients - len(names)
+        if names and more > 0:
+            return f"{', '.join(names)} and {more:,} more"
         return ", ".join(names) or (in_short(self.listed.envelope.to) if self.listed.envelope else "")
 
 

@@ -1,135 +1,24 @@
 """The `postroom` command against a `postroom up` of its own: what a person types, sees and ends with."""
 
-import contextlib
-import io
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from console.local import Home
-from console.main import main
 from schemas.team import MAX_MEMBERS
 from tests.conftest import REAL
 from tests.support.redis_server import RedisServer
+from tests.support.shell import COMMAND, Cli, Up
 
-ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "from console.main import main; main()")
 START_SECONDS = 30.0
 
 pytestmark = pytest.mark.processes
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """How one command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class Up:
-    """One `postroom up` process in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.log = folder / "up.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def environment(self) -> dict[str, str]:
-        known = {name: value for name, value in os.environ.items() if not name.startswith(("POSTROOM_", "LETTA_"))}
-        return {**known, "POSTROOM_HOME": str(self.folder / "home"), "PYTHONPATH": str(ROOT)}
-
-    def start(self) -> dict[str, Any]:
-        """Starts it; answers with what it says when it is ready."""
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*COMMAND, "up", "--json"], env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=log
-            )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.log.read_text()
-        said: dict[str, Any] = json.loads(line)
-        return said
-
-    def stop(self) -> int:
-        """Asks for the end, as Ctrl-C does."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.stdout is not None
-        with self.process.stdout:
-            return self.process.wait(30)
-
-
-class Cli:
-    """Runs commands in this process, in the folder of an `up`."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        for name in [name for name in os.environ if name.startswith(("POSTROOM_", "LETTA_"))]:
-            monkeypatch.delenv(name)
-        monkeypatch.chdir(folder)
-        self.set(POSTROOM_HOME=str(folder / "home"))
-
-    def set(self, **variables: str) -> None:
-        for name, value in variables.items():
-            self._monkeypatch.setenv(name, value)
-
-    def __call__(self, *arguments: str, stdin: bytes = b"") -> Ran:
-        self._monkeypatch.setattr(sys, "argv", ["postroom", *arguments])
-        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        out, err, code = io.StringIO(), io.StringIO(), 0
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as end:
-                code = int(end.code or 0)
-        return Ran(code, out.getvalue(), err.getvalue())
-
-    def wait_for(self, *arguments: str, state: str) -> Any:
-        """The one message of a listing, once it is in that state."""
-        deadline = time.monotonic() + 10
-        while True:
-            found = [one for one in self(*arguments, "--json").json if one["state"] == state]
-            if found:
-                return found[0]
-            assert time.monotonic() < deadline, f"no {state} message"
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    running = Up(tmp_path_factory.mktemp("cli"))
-    running.start()
-    yield running
-    if running.process is not None and running.process.poll() is None:
-        assert running.stop() == 0
-
-
-@pytest.fixture
-def cli(up: Up, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    return Cli(up.folder, monkeypatch)
-
-
-@pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Where no `up` runs."""
-    return Cli(tmp_path, monkeypatch)
 
 
 def send_later(cli: Cli) -> str:

@@ -12,8 +12,8 @@ import pytest
 from console.sandbox.behaviour import Behaviour
 from schemas.delivery import State
 from schemas.tenant import Limits
-from tests.path.test_cli import Cli, Ran
 from tests.support.redis_server import RedisServer
+from tests.support.shell import Cli, Ran
 from tests.support.town import OPERATOR, Town, all_final, town
 from tests.support.waiting import until
 from workers.broker import keys

@@ -7,9 +7,9 @@ import pytest
 
 from console.sandbox.behaviour import Behaviour
 from schemas.delivery import Cause, State
-from tests.path.test_cli import Cli
 from tests.path.test_dead import Desk
 from tests.support.redis_server import RedisServer
+from tests.support.shell import Cli
 from tests.support.town import all_final, town
 from tests.support.waiting import until
 from workers.broker import keys

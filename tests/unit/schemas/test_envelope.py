@@ -246,6 +246,16 @@ DIFFERENT: list[dict[str, Any]] = [
 ]
 
 
+def test_how_many_are_meant_at_most_is_not_what_was_said() -> None:
+    """The same command under the same id finds one agent more or less, and is the same message."""
+    ten, eleven, other = (
+        envelope(to={"tags": ["role:a"], "at_most": 10}),
+        envelope(to={"tags": ["role:a"], "at_most": 11}),
+        envelope(to={"tags": ["role:b"], "at_most": 10}),
+    )
+    assert ten.digest() == eleven.digest() != other.digest()
+
+
 def test_the_digest_tells_every_field() -> None:
     digests = [envelope(**change).digest() for change in DIFFERENT]
     assert len(set(digests)) == len(DIFFERENT)
