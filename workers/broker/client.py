@@ -16,6 +16,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from workers.broker.sentinel import is_sentinel, master_pool
 from workers.errors import ConfigurationError, UnsafeRedisError
 
 BLOCK_SECONDS = 2.0
@@ -52,19 +53,23 @@ def connection_pool(url: str, *, max_connections: int = 64) -> BlockingConnectio
     Raises:
         ConfigurationError: the URL cannot be read. It may hold a password, and is not quoted.
     """
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigurationError("a Redis URL starts with redis://, rediss:// or unix://")
+    if not url.startswith(("redis://", "rediss://", "unix://")) and not is_sentinel(url):
+        raise ConfigurationError("a Redis URL starts with redis://, rediss://, unix:// or redis+sentinel://")
     try:
         return _pool(url, max_connections)
     except ValueError:
         expected = (
-            "redis://[[user]:password@]host[:port][/db], with /, @, # and ? in a password written as %2F and so on"
+            "redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db]"
+            if is_sentinel(url)
+            else "redis://[[user]:password@]host[:port][/db]"
         )
-        raise ConfigurationError(f"the Redis URL cannot be read: expected {expected}") from None
+        escaped = "with /, @, # and ? in a password written as %2F and so on"
+        raise ConfigurationError(f"the Redis URL cannot be read: expected {expected}, {escaped}") from None
 
 
 def _pool(url: str, max_connections: int) -> BlockingConnectionPool:
-    pool = BlockingConnectionPool.from_url(
+    open_pool = master_pool if is_sentinel(url) else BlockingConnectionPool.from_url
+    pool = open_pool(
         url,
         max_connections=max_connections,
         timeout=SOCKET_TIMEOUT_SECONDS,
