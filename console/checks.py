@@ -81,6 +81,7 @@ async def redis_checks(opened: Session) -> AsyncIterator[Check]:
     yield append_only(found, accepted=opened.settings.accept_loss)
     yield eviction(found, accepted=opened.settings.accept_loss)
     yield memory(found)
+    yield replicas(found, opened.settings)
     yield await _scripts(opened)
     yield await _arq(opened.settings)
     yield await _clock(opened)
@@ -133,6 +134,25 @@ def memory(found: Durability) -> Check:
     if share >= STOP_AT:
         return fail("memory", f"{text}: nothing is accepted above {STOP_AT:.0%}", "raise maxmemory")
     return warn("memory", text, "raise maxmemory soon") if share >= ROOM_WARNING else ok("memory", text)
+
+
+def replicas(found: Durability, settings: Settings) -> Check:
+    """What a failover would cost, and whether the replicas are there that an acceptance waits for."""
+    wanted = settings.wait_replicas
+    there = f"{found.replicas} connected"
+    if found.replicas < wanted:
+        said = f"{there}, and POSTROOM_WAIT_REPLICAS is {wanted}: every publish is answered as not accepted"
+        return fail("replicas", said, "start the replicas, or lower POSTROOM_WAIT_REPLICAS")
+    if not found.replicas:
+        return ok("replicas", "none: accepted means that this one Redis has it")
+    if not wanted:
+        said = f"{there}, and an acceptance waits for none: a failover may lose what was accepted just before"
+        return warn("replicas", said, "set POSTROOM_WAIT_REPLICAS=1 for producers and services")
+    if found.min_replicas == 0:
+        said = f"{there}, {wanted} confirm each acceptance; a master that is cut off from them goes on delivering"
+        return warn("replicas", said, "set min-replicas-to-write 1 on every Redis (deploy/sentinel.conf)")
+    said = f"{there}, {wanted} confirm each acceptance: a failover keeps it, where it goes to one that is up to date"
+    return ok("replicas", said)
 
 
 async def _scripts(opened: Session) -> Check:

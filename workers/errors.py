@@ -10,7 +10,7 @@ PostroomError
 │   ├── SuspendedError          the tenant is suspended
 │   └── TooLateError            a cancel came after the turn had begun or ended
 ├── NotFoundError               no such tenant, message or agent, or not yours: the same answer
-├── NotAcceptedError            Redis did not answer: the message may be published again under the same id
+├── NotAcceptedError            Redis, or its replicas, did not confirm: publish again under the same id
 ├── GivenUpError                a service cannot be kept running; nothing is lost
 ├── NotSettledError             Redis refuses for good to write how a turn ended
 ├── RedisUnavailableError       Redis did not answer a question: ask again

@@ -42,7 +42,7 @@ def build(settings: Settings, role: str, process_id: str | None = None) -> Resou
     return Resources(
         settings=settings,
         client=client,
-        scripts=Scripts(client, settings.rules()),
+        scripts=Scripts(client, settings.rules(), wait=settings.wait()),
         clock=SystemClock(),
         # Jitter only: no secret and no id comes from it.
         random=random.Random(),  # noqa: S311

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from arq.connections import ArqRedis
 
 from workers.broker.arq import connect_arq
-from workers.broker.client import REDIS_AWAY, close, require_durable
+from workers.broker.client import REDIS_AWAY, Durability, close, require_durable
 from workers.broker.rules import Pool
 from workers.directory.agents import Directory
 from workers.directory.removal import Removal
@@ -85,12 +85,21 @@ async def wait_for_redis(resources: Resources) -> None:
     """
     while True:
         try:
-            await require_durable(resources.client, accept_loss=resources.settings.accept_loss)
+            found = await require_durable(resources.client, accept_loss=resources.settings.accept_loss)
         except REDIS_AWAY as error:
             resources.log.process.warning("waiting for redis", error_type=type(error).__name__)
             await resources.clock.sleep(REDIS_PAUSE_SECONDS)
         else:
+            _warn_of_replicas(resources, found)
             return
+
+
+def _warn_of_replicas(resources: Resources, found: Durability) -> None:
+    wanted = resources.settings.wait_replicas
+    if found.replicas < wanted:
+        # They may come any moment: no reason to end.
+        said = "too few replicas for POSTROOM_WAIT_REPLICAS: publishes are answered as not accepted"
+        resources.log.process.warning(said, count=found.replicas, limit=wanted)
 
 
 def dispatcher(settings: Settings, process_id: str | None = None) -> Process:

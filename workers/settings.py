@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.ids import TenantId
-from workers.broker.rules import Pool, Rules
+from workers.broker.rules import Pool, Rules, Wait
 from workers.errors import ConfigurationError
 
 LEASE_SECONDS = 15.0
@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr | None = Field(
-        default=None, description="Where the messages live. Unset: `postroom up`'s own."
+        default=None,
+        description="Where the messages live: redis:// or redis+sentinel://host,host/service. "
+        "Unset: `postroom up`'s own.",
     )
     arq_redis_url: SecretStr | None = Field(
         default=None, description="Where arq's wake-ups live; unset: with the messages."
@@ -54,6 +56,15 @@ class Settings(BaseSettings):
         ge=1,
         le=10_000,
         description="The most turns a process has in flight; it finds the best below by itself.",
+    )
+    wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Replicas that must have a message before it is accepted; 0: the master alone.",
+    )
+    wait_timeout_seconds: float = Field(
+        default=1, ge=0.01, le=4, description="How long they have for it; then the publish is answered as not accepted."
     )
     accept_loss: bool = Field(default=False, description="Start on a Redis that may lose messages (no AOF, eviction).")
     tenant: TenantId | None = Field(default=None, description="The tenant of the shell commands.")
@@ -141,6 +152,10 @@ class Settings(BaseSettings):
         )
         return Rules(aging_ms=aging, kept_ms=int(self.kept_days * 86_400_000), park_after=self.park_after)
 
+    def wait(self) -> Wait:
+        """How many replicas must confirm, and within which time."""
+        return Wait(self.wait_replicas, int(self.wait_timeout_seconds * 1000))
+
     def required_redis_url(self) -> str:
         """The Redis URL.
 
@@ -150,7 +165,7 @@ class Settings(BaseSettings):
         if self.redis_url is None:
             raise ConfigurationError(
                 "POSTROOM_REDIS_URL is not set: expected redis://host:port/db, "
-                "or a running `postroom up` in this folder"
+                "redis+sentinel://host:port,host:port/service, or a running `postroom up` in this folder"
             )
         return self.redis_url.get_secret_value()
 

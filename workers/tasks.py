@@ -6,9 +6,12 @@ Redis is asked to end until it has, and no `asyncio.timeout` stands around a Red
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 ASK_AGAIN_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
@@ -21,3 +24,19 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()
+
+
+async def within(seconds: float, work: Coroutine[object, object, T]) -> T:
+    """What the work answers or raises. What is not over in time is ended.
+
+    Raises:
+        TimeoutError: it was not.
+    """
+    task = asyncio.create_task(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if done:
+            return task.result()
+    finally:
+        await end(task)
+    raise TimeoutError

@@ -63,7 +63,7 @@ def resources(
     return Resources(
         settings=chosen,
         client=client,
-        scripts=scripts or Scripts(client, chosen.rules()),
+        scripts=scripts or Scripts(client, chosen.rules(), wait=chosen.wait()),
         clock=clock or SystemClock(),
         random=random.Random(1),
         log=log,

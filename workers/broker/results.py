@@ -16,6 +16,8 @@ class Published:
     status: str
     """accepted, duplicate, conflict, unknown_tenant, suspended, expired, too_large or overloaded."""
     accepted_at_ms: int
+    confirmed: bool = True
+    """Whether as many replicas have it as were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class TakenBatch:
     more: bool
     next_look_ms: int
     taken: tuple[Taken, ...]
+    confirmed: bool = True
+    """As of a publish."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,15 @@ POOL_OF_RANK: tuple[Pool, ...] = (Pool.EXPRESS, Pool.EXPRESS, Pool.STANDARD, Poo
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """How many replicas must have a write before what depends on it goes on (docs/decisions/0016)."""
+
+    replicas: int = 0
+    """0: the master's word is enough."""
+    timeout_ms: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What may be chosen, by setting."""
 

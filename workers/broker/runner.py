@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from schemas.context import Context
 from workers.broker import keys
 from workers.broker.client import Client
-from workers.broker.rules import Pool, Rules
+from workers.broker.rules import Pool, Rules, Wait
 
 LUA = files("workers.broker") / "lua"
 
@@ -23,8 +23,11 @@ class Runner:
 
     names: tuple[str, ...] = ()
 
-    def __init__(self, client: Client, rules: Rules | None = None, *, clock_lua: str | None = None) -> None:
+    def __init__(
+        self, client: Client, rules: Rules | None = None, *, wait: Wait | None = None, clock_lua: str | None = None
+    ) -> None:
         self.client = client
+        self._wait = wait or Wait()
         head = [*keys.lua_names(), *(rules or Rules()).as_lua(), clock_lua or _read("clock"), _read("ledger")]
         self._sources = {name: "\n".join((*head, _read(name))) for name in self.names}
         self._shas = {
@@ -60,6 +63,29 @@ class Runner:
         except NoScriptError:
             # Redis restarted or its scripts were flushed (HAZARDS.md S16). EVAL stores it again.
             return await self.client.execute_command("EVAL", self._sources[name], 1, root, *arguments)
+
+    async def _run_kept(self, context: Context, name: str, *arguments: str | bytes | int) -> tuple[Any, bool]:
+        """The same, answered once as many replicas as were asked for have it, too; False where they did not in time.
+
+        The wait is for all that was written before, whether or not by this call: asking again waits again.
+        """
+        if not self._wait.replicas:
+            return await self._run(context, name, *arguments), True
+        root = keys.of(context).root
+        answer, replicas = await self._and_wait("EVALSHA", self._shas[name], 1, root, *arguments)
+        if isinstance(answer, NoScriptError):
+            answer, replicas = await self._and_wait("EVAL", self._sources[name], 1, root, *arguments)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, isinstance(replicas, int) and replicas >= self._wait.replicas
+
+    async def _and_wait(self, *command: str | bytes | int) -> tuple[Any, Any]:
+        # On one connection: WAIT is about what its own connection wrote.
+        async with self.client.pipeline(transaction=False) as pipe:
+            pipe.execute_command(*command)
+            pipe.execute_command("WAIT", self._wait.replicas, self._wait.timeout_ms)
+            answer, replicas = await pipe.execute(raise_on_error=False)
+        return answer, replicas
 
 
 def text(value: bytes | str) -> str:

@@ -76,13 +76,13 @@ class Scripts(BulkScripts, KnownScripts, LeavingScripts, UpkeepScripts):
         operator = "1" if by_operator else ""
         arguments = (message_id, digest, envelope, size, optional(expires_at_ms), answers, operator)
         try:
-            status, accepted_at = await self._run(context, "publish", *arguments)
+            (status, accepted_at), confirmed = await self._run_kept(context, "publish", *arguments)
         except ResponseError as error:
             # Redis 6.2 tells of it as of any error in a script.
             if not isinstance(error, OutOfMemoryError) and "-OOM " not in str(error):
                 raise
             return Published("overloaded", 0)
-        return Published(text(status), int(accepted_at or 0))
+        return Published(text(status), int(accepted_at or 0), confirmed)
 
     async def hold_stream(self, context: Context, *, owner: str, lease_ms: int) -> bool:
         """Makes the caller the owner of the tenant's stream, or renews it; False where another is."""
@@ -120,8 +120,9 @@ class Scripts(BulkScripts, KnownScripts, LeavingScripts, UpkeepScripts):
 
     async def take(self, context: Context, *, owner: str, pool: Pool, limit: int, lease_ms: int) -> TakenBatch:
         """Takes up to `limit` deliveries under leases of `lease_ms`."""
-        now, more, next_look, *rows = await self._run(context, "take", owner, pool, limit, lease_ms)
-        return TakenBatch(int(now), bool(more), int(next_look), tuple(parse_taken(row) for row in rows))
+        answer, confirmed = await self._run_kept(context, "take", owner, pool, limit, lease_ms)
+        now, more, next_look, *rows = answer
+        return TakenBatch(int(now), bool(more), int(next_look), tuple(parse_taken(row) for row in rows), confirmed)
 
     async def record_run(
         self, context: Context, *, delivery_id: DeliveryId, agent: AgentId, token: int, run_id: str
@@ -139,7 +140,7 @@ class Scripts(BulkScripts, KnownScripts, LeavingScripts, UpkeepScripts):
     async def settle(self, context: Context, *, seed: str, settlements: Sequence[Settlement]) -> Settled:
         """Ends or returns a batch. An empty `seed` rings nobody: the caller takes again by itself."""
         flat = [part for settlement in settlements for part in settlement.as_arguments()]
-        next_look, results, *rung = await self._run(context, "settle", seed, *flat)
+        (next_look, results, *rung), _ = await self._run_kept(context, "settle", seed, *flat)
         return Settled(int(next_look), tuple(text(result) for result in results), pools(rung))
 
     async def ring(self, context: Context, *, pool: Pool, seed: str) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 
 from schemas.address import AgentAddress, ReplyTo, SelectorAddress, TeamAddress
 from schemas.context import Context, Role
-from schemas.envelope import Gather, Kind, OnUnknown, Priority
+from schemas.envelope import Envelope, Gather, Kind, OnUnknown, Priority
 from schemas.gathered import Gathered, gathered
 from schemas.ids import MessageId, TenantId, is_message_id, is_reader_name
 from schemas.receipt import Receipt
@@ -29,6 +29,7 @@ from workers.bus.receipts import read_receipt
 from workers.errors import DeadlineError, NotAcceptedError, RedisUnavailableError, RefusedError, TooLateError
 from workers.ids import new_message_id
 from workers.resources import Resources, build
+from workers.tasks import within
 from workers.telemetry import to_envelope
 
 LOOK_EVERY_SECONDS = 5.0
@@ -41,7 +42,9 @@ ACKED_AT_ONCE = 500
 PUBLISH_PAUSES_SECONDS = (0.1, 0.3, 1.0)
 """A publish that Redis did not confirm is tried again under the same id: it cannot double."""
 PUBLISH_WITHIN_SECONDS = 4.0
-"""No try begins later than this: a Redis that hangs costs each its timeout, and the producer knows best what then."""
+"""No try begins later than this: the producer knows best what then."""
+PUBLISH_DEADLINE_SECONDS = 5.0
+"""And none goes on later than this, however many steps of it a slow Redis makes wait."""
 
 
 class TenantClient:
@@ -135,16 +138,25 @@ class TenantClient:
         with self._resources.telemetry.span(self.context, "send tasks", SpanKind.PRODUCER) as span:
             if envelope.trace is None:
                 envelope = envelope.model_copy(update={"trace": to_envelope(span.trace)})
-            clock = self._resources.clock
-            last_at = clock.monotonic() + PUBLISH_WITHIN_SECONDS
-            for pause in PUBLISH_PAUSES_SECONDS:
-                try:
-                    return await self._publisher.publish(self.context, envelope)
-                except NotAcceptedError:
-                    if clock.monotonic() + pause > last_at:
-                        raise
-                    await clock.sleep(pause)
-            return await self._publisher.publish(self.context, envelope)
+            try:
+                return await within(PUBLISH_DEADLINE_SECONDS, self._publish(envelope))
+            except TimeoutError:
+                raise NotAcceptedError(
+                    f"Redis did not confirm message {envelope.id} within {PUBLISH_DEADLINE_SECONDS:g} s: "
+                    "publish it again under the same id"
+                ) from None
+
+    async def _publish(self, envelope: Envelope) -> Receipt:
+        clock = self._resources.clock
+        last_at = clock.monotonic() + PUBLISH_WITHIN_SECONDS
+        for pause in PUBLISH_PAUSES_SECONDS:
+            try:
+                return await self._publisher.publish(self.context, envelope)
+            except NotAcceptedError:
+                if clock.monotonic() + pause > last_at:
+                    raise
+                await clock.sleep(pause)
+        return await self._publisher.publish(self.context, envelope)
 
     async def ask(self, agent: str, content: str, *, within: float, **options: Any) -> Receipt:
         """Sends and waits for the end, at most `within` seconds; the message expires with the wait.

@@ -35,7 +35,8 @@ class Publisher:
             SuspendedError: the tenant is suspended.
             RefusedError: it has expired, or is larger than all that the tenant may have.
             OverloadedError: the tenant's bytes, or Redis' memory, are used up; try later.
-            NotAcceptedError: Redis did not confirm; publish again under the same id.
+            NotAcceptedError: Redis, or as many replicas as were asked for, did not confirm; publish again under the
+                same id.
         """
         _check_scope(context, envelope)
         message_id = envelope.id or new_message_id()
@@ -59,6 +60,11 @@ class Publisher:
                 "publish it again under the same id"
             ) from error
         _raise_for(answer.status, context, message_id)
+        if not answer.confirmed:
+            raise NotAcceptedError(
+                f"message {message_id} was not confirmed by enough replicas (POSTROOM_WAIT_REPLICAS): "
+                "publish it again under the same id"
+            )
         return Receipt(
             message_id=message_id,
             state=State.ACCEPTED,

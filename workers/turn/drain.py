@@ -107,6 +107,9 @@ class Drain:
             )
         finally:
             self._slots.release(self._context, granted - len(batch.taken))
+        if batch.taken and not batch.confirmed:
+            # They go on: who wants them to stop says min-replicas-to-write (docs/decisions/0016).
+            resources.log.of(self._context).warning("taken without enough replicas", count=len(batch.taken))
         for taken in batch.taken:
             task = asyncio.create_task(self._one(taken, batch.now_ms, asked_at), name=f"turn {taken.id}")
             self._hands.keeper.hold(self._context, taken, task, asked_at=asked_at)

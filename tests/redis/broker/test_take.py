@@ -539,16 +539,18 @@ async def test_the_next_look_is_the_earliest_of_all_that_will_happen(ledger: Led
     await ledger.send("m1", agent_id(1), expires_in_ms=30_000)
     await ledger.send("m2", agent_id(2), not_before_in_ms=20_000)
     await ledger.send("m3", agent_id(3), expires_in_ms=10_000, not_before_in_ms=50_000)
-    assert (await ledger.take()).next_look_ms == now + 10_000
+    first = await ledger.take()
+    assert first.next_look_ms == now + 10_000
+    pairs = [(agent_id(1), first.taken[0].token)]
 
     await ledger.scripts.cancel(ledger.context, message_id="m3")
     assert (await ledger.take()).next_look_ms == now + LEASE_MS
     await ledger.time.advance(ms=14_000)
-    await ledger.scripts.renew(ledger.context, lease_ms=LEASE_MS, pairs=[(agent_id(1), 1)])
+    await ledger.scripts.renew(ledger.context, lease_ms=LEASE_MS, pairs=pairs)
     assert (await ledger.take()).next_look_ms == now + 20_000
     await ledger.scripts.cancel(ledger.context, message_id="m2")
     assert (await ledger.take()).next_look_ms == now + 14_000 + LEASE_MS
-    await ledger.scripts.renew(ledger.context, lease_ms=LEASE_MS * 2, pairs=[(agent_id(1), 1)])
+    await ledger.scripts.renew(ledger.context, lease_ms=LEASE_MS * 2, pairs=pairs)
     assert (await ledger.take()).next_look_ms == now + 30_000
 
 

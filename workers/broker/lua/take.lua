@@ -46,7 +46,9 @@ end
 local function lease(agent, delivery, teams, expires_at)
   local record = key('delivery', delivery)
   local known = redis.call('HMGET', record, 'attempt', 'epoch', 'fate', 'opened_at', 'run', 'history')
-  local token = redis.call('HINCRBY', key('counters'), 'fence', 1)
+  -- By the clock, so that none is given again where a failover lost the count of the last ones.
+  local token = digits(math.max(tonumber(redis.call('HGET', key('counters'), 'fence') or 0) + 1, NOW_US))
+  redis.call('HSET', key('counters'), 'fence', token)
   local attempt, epoch = tonumber(known[1] or 0) + 1, tonumber(known[2] or 1)
   local opened_at = known[3] == 'open' and known[4] or digits(NOW)
   redis.call('HSET', record, 'state', 'running', 'cause', '', 'token', token, 'attempt', attempt, 'epoch', epoch,
