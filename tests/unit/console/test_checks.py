@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from console.checks import Level, append_only, eviction, memory
+from console.checks import Level, append_only, eviction, memory, replicas
 from console.checks_letta import one_at_a_time, one_turn
+from tests.support.builders import settings
 from workers.broker.client import Durability
 from workers.turn.letta.contract import Abilities
 
@@ -36,6 +37,28 @@ def test_one_that_does_not_tell_is_warned_of() -> None:
 @pytest.mark.parametrize(("used", "level"), [(10, Level.OK), (75, Level.WARN), (90, Level.FAIL)])
 def test_memory_is_warned_of_before_it_refuses(used: int, level: Level) -> None:
     assert memory(replace(WELL, max_memory=100, used_memory=used)).level is level
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "min_replicas", "level", "said"),
+    [
+        (0, 0, 0, Level.OK, "this one Redis has it"),
+        (2, 0, 1, Level.WARN, "may lose what was accepted just before"),
+        (2, 1, 0, Level.WARN, "goes on delivering"),
+        (2, 1, 1, Level.OK, "1 confirm each acceptance"),
+        (2, 1, None, Level.OK, "1 confirm each acceptance"),
+        (0, 1, 1, Level.FAIL, "every publish is answered as not accepted"),
+        (1, 2, 1, Level.FAIL, "every publish is answered as not accepted"),
+    ],
+)
+def test_what_a_failover_costs_is_said(
+    there: int, wanted: int, min_replicas: int | None, level: Level, said: str
+) -> None:
+    check = replicas(replace(WELL, replicas=there, min_replicas=min_replicas), settings(wait_replicas=wanted))
+
+    assert check.level is level
+    assert said in check.found
+    assert bool(check.do) is (level is not Level.OK)
 
 
 @pytest.mark.parametrize(
