@@ -59,7 +59,9 @@ class Tenants:
             raise NotFoundError(f"tenant {tenant!r} is being deleted")
         if not found:
             raise NotFoundError(f"there is no tenant {tenant!r}: `postroom tenant create {tenant}` registers it")
-        fields = {name.decode(): int(value) for name, value in found.items() if name != b"incarnation"}
+        # A newer version may have written more than this one knows.
+        known = {b"suspended", b"created_at_ms", *(name.encode() for name in Limits.model_fields)}
+        fields = {name.decode(): int(value) for name, value in found.items() if name in known}
         return Tenant(
             id=tenant,
             limits=Limits.model_validate(fields),
