@@ -32,6 +32,10 @@ class Row:
     due: int
     parked: bool
     """Not before its time: not even in the mailbox."""
+    comes: int = 0
+    """That time."""
+    aside: bool = False
+    """Out of the mailbox until its message is resumed."""
     state: State = WAITING
     cause: str = ""
     token: int = 0
@@ -48,7 +52,7 @@ class Row:
 
 @dataclass
 class Message:
-    """One message; `state` as in the ledger: accepted, open, ended, cancelled."""
+    """One message; `state` as in the ledger: accepted, expanding, open, ended, cancelled."""
 
     digest: str
     size: int
@@ -58,6 +62,24 @@ class Message:
     rows: list[Row] = field(default_factory=list)
     letters: int = 0
     purge_at: int | None = None
+    paused: bool = False
+    many: bool = False
+    """Whether it keeps count of its ends."""
+    bulk: bool = False
+    """Whether its recipients were taken down."""
+    move: Move | None = None
+    first_arrival: int = 0
+    unmade: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    """The recipients that have no delivery yet."""
+    unmade_cancelled: bool = False
+    gather_want: int | None = None
+    gather_at: int | None = None
+    """When somebody looks for its replies."""
+    gathered: tuple[str, ...] | None = None
+
+    @property
+    def is_at_its_end(self) -> bool:
+        return not self.unmade and all(row.state.is_final for row in self.rows)
 
 
 @dataclass
@@ -117,7 +139,7 @@ class LedgerModel:
 
     @property
     def bytes(self) -> int:
-        return sum(message.size for message in self.messages.values() if message.state in {"accepted", "open"})
+        return sum(message.size for message in self.messages.values() if message.state in {"accepted", "expanding", "open"})
 
     # Scripts
 
@@ -132,28 +154,104 @@ class LedgerModel:
         return "accepted"
 
     def dispatch(self, move: Move) -> str:
+        if why_not := self._admit(move, "open"):
+            return why_not
+        self._expand(self.messages[move.message_id], len(move.recipients))
+        return "moved"
+
+    def snapshot(self, move: Move) -> str:
+        if why_not := self._admit(move, "expanding"):
+            return why_not
+        self.messages[move.message_id].many = self.messages[move.message_id].bulk = True
+        return "taken"
+
+    def _admit(self, move: Move, state: str) -> str:
         if self.is_held(">"):
             return "full"
         known = self.messages.get(move.message_id)
         if known is not None and (known.entry != move.entry_id or known.state != "accepted"):
-            return "duplicate" if known.digest == move.digest else "conflict"
+            if known.digest != move.digest:
+                return "conflict"
+            return "expanding" if known.entry == move.entry_id and known.state == "expanding" else "duplicate"
         if known is None and self.bytes > 0 and self.bytes + move.size > self.limits.max_bytes:
             self.holds[">"] = self.now + FULL_PAUSE_MS
             return "full"
-        message = Message(move.digest, move.size, move.entry_id, "open", move.expires_at_ms)
+        message = Message(move.digest, move.size, move.entry_id, state, move.expires_at_ms, move=move)
+        message.paused = known is not None and known.paused
+        message.unmade = list(move.recipients)
+        message.many = len(move.recipients) > 1 or move.gather_want is not None
+        message.first_arrival = max(self.now_us, self.arrival + 1)
+        self.arrival = message.first_arrival + len(move.recipients) - 1
+        if move.gather_want is not None:
+            message.gather_want = min(move.gather_want, len(move.recipients))
+            message.gather_at = int(move.entry_id.partition("-")[0]) + (move.gather_within_ms or 0)
         self.messages[move.message_id] = message
-        due = move.not_before_ms or 0
-        parked = due > self.now
-        for number, (agent, teams) in enumerate(move.recipients, 1):
-            self.arrival = max(self.now_us, self.arrival + 1)
-            id_ = f"{move.message_id}:{number}"
-            row = Row(id_, move.message_id, agent, move.rank, self.arrival, teams, due if parked else 0, parked)
+        return ""
+
+    def expand(self, id_: str, limit: int) -> tuple[str, int]:
+        """The status, and how many recipients have no delivery yet."""
+        message = self.messages.get(id_)
+        if message is None or message.state != "expanding":
+            return "gone", 0
+        self._expand(message, limit)
+        if not message.unmade and message.state == "expanding":
+            message.state = "open"
+        return "moved", len(message.unmade)
+
+    def _expand(self, message: Message, limit: int) -> None:
+        move = message.move
+        assert move is not None
+        for _ in range(min(limit, len(message.unmade))):
+            agent, teams = message.unmade.pop(0)
+            number = len(message.rows) + 1
+            id_, arrival = f"{move.message_id}:{number}", message.first_arrival + number - 1
+            due = move.not_before_ms or 0
+            parked = due > self.now
+            row = Row(id_, move.message_id, agent, move.rank, arrival, teams, due if parked else 0, parked)
+            row.comes = row.due
             row.listed = move.expires_at_ms is not None
             row.cause = Cause.NOT_BEFORE if parked else ""
             message.rows.append(row)
-            if not parked:
-                self._place(agent)
-        return "moved"
+            if message.unmade_cancelled:
+                self._end(row, State.CANCELLED, Cause.BY_SENDER)
+            self._place(agent)
+
+    def pause(self, id_: str) -> str:
+        message = self.messages.get(id_)
+        if message is None:
+            return "not_found"
+        if message.state not in {"accepted", "expanding", "open"}:
+            return "ended"
+        already, message.paused = message.paused, True
+        return "already" if already else "paused"
+
+    def resume(self, id_: str) -> str:
+        message = self.messages.get(id_)
+        if message is None:
+            return "not_found"
+        if not message.paused:
+            return "already"
+        message.paused = False
+        for row in message.rows:
+            if row.aside:
+                row.aside, row.parked, row.comes = False, True, self.now
+        return "resumed"
+
+    def gather(self, id_: str, deliveries: tuple[str, ...]) -> str:
+        message = self.messages.get(id_)
+        if message is None or message.gather_at is None:
+            return "gone"
+        if message.gather_at > self.now:
+            return "early"
+        message.gather_at, message.gathered = None, deliveries
+        return "gathered"
+
+    def accept(self, id_: str, digest: str, size: int) -> bool:
+        """A message that the ledger itself puts on the stream; False where its id is known."""
+        if id_ in self.messages:
+            return False
+        self.messages[id_] = Message(digest, size, "")
+        return True
 
     def take(self, pool: Pool, limit: int, lease_ms: int) -> tuple[list[tuple[str, int, int, int, bool]], bool]:
         """Rows of (delivery, token, attempt, epoch, fate was open), and whether there is more."""
@@ -204,6 +302,7 @@ class LedgerModel:
         if row.state is RUNNING:
             del self.leases[row.agent]
         row.settled = one.token
+        row.aside = row.parked = False
         self._close(row, one)
         before = set(self.quarantined)
         if one.hold == "parked":
@@ -249,7 +348,7 @@ class LedgerModel:
         self._place(agent)
         return "unparked"
 
-    def cancel(self, id_: str) -> list[tuple[str, str]] | None:
+    def cancel(self, id_: str, first: int = 1) -> list[tuple[str, str]] | None:
         message = self.messages.get(id_)
         if message is None:
             return None
@@ -257,21 +356,27 @@ class LedgerModel:
             message.state = "cancelled"
             message.purge_at = self.now + self.rules.kept_ms
             return [(id_, "cancelled")]
+        message.unmade_cancelled = message.state == "expanding"
         answer = []
-        for row in message.rows:
+        for row in message.rows[first - 1 :]:
             if row.state is WAITING and not row.fate_open:
                 self._end(row, State.CANCELLED, Cause.BY_SENDER)
                 self._place(row.agent)
                 answer.append((row.id, "cancelled"))
             else:
                 answer.append((row.id, "running" if row.state is WAITING else str(row.state)))
+        made = len(message.rows)
+        unmade = range(made + 1, made + len(message.unmade) + 1)
+        answer += [(f"{id_}:{number}", "cancelled") for number in unmade if number >= first]
         return answer or [(id_, message.state)]
 
-    def sweep(self) -> None:
+    def sweep(self) -> set[str]:
+        """The gatherings to close."""
         self._overdue()
         for id_, message in list(self.messages.items()):
             if message.purge_at is not None and message.purge_at <= self.now:
                 del self.messages[id_]
+        return {id_ for id_, message in self.messages.items() if (message.gather_at or self.now + 1) <= self.now}
 
     def ring(self) -> set[Pool]:
         """The pools to ring: something to do, room to do it, and nobody on the way."""
@@ -294,11 +399,12 @@ class LedgerModel:
             return "full"
         self.arrival = max(self.now_us, self.arrival + 1)
         row.state, row.cause, row.arrival, row.due = WAITING, Cause.REDRIVEN, self.arrival, 0
-        row.parked, row.has_letter, row.fate_open = False, False, False
+        row.parked, row.aside, row.has_letter, row.fate_open = False, False, False, False
         row.attempt, row.crashes, row.epoch = 0, 0, row.epoch + 1
         row.redriven_until = until if ttl is not None else row.redriven_until
         row.listed = until is not None
-        message.state, message.purge_at = "open", None
+        if message.state == "ended":
+            message.state, message.purge_at = "open", None
         message.letters -= 1
         self._place(row.agent)
         return "redriven"
@@ -319,8 +425,12 @@ class LedgerModel:
         return self.messages[row.message].expires_at if row.redriven_until is None else row.redriven_until
 
     def mailbox(self, agent: str) -> list[Row]:
-        rows = [row for row in self.rows() if row.agent == agent and row.state is WAITING and not row.parked]
+        rows = [row for row in self.rows() if row.agent == agent and self._is_boxed(row)]
         return sorted(rows, key=lambda row: (row.rank, row.arrival))
+
+    @staticmethod
+    def _is_boxed(row: Row) -> bool:
+        return row.state is WAITING and not row.parked and not row.aside
 
     def is_held(self, who: str) -> bool:
         return self.holds.get(who, 0) > self.now
@@ -352,7 +462,7 @@ class LedgerModel:
 
     def _promote(self) -> None:
         for row in self.rows():
-            if row.parked and row.state is WAITING and row.due <= self.now:
+            if row.parked and row.state is WAITING and row.comes <= self.now:
                 row.parked, row.due, row.cause = False, 0, ""
                 self._place(row.agent)
         for agent, place in list(self.places.items()):
@@ -409,6 +519,10 @@ class LedgerModel:
             self._end(row, State.EXPIRED, Cause.TTL)
             self._place(agent)
             return None
+        if self.messages[row.message].paused and not row.fate_open:
+            row.aside, row.cause = True, Cause.PAUSED
+            self._place(agent)
+            return None
         opens = [self._opens_at(f"agent:{agent}", self.limits.agent_per_minute)]
         opens += [self._opens_at(f"team:{team}", self.limits.team_per_minute) for team in row.teams]
         if max(opens):
@@ -430,7 +544,7 @@ class LedgerModel:
         return self.fence, row.attempt, row.epoch, was_open
 
     def _end(self, row: Row, state: State, cause: Cause) -> None:
-        row.state, row.cause, row.listed, row.due = state, cause, False, 0
+        row.state, row.cause, row.listed, row.due, row.aside = state, cause, False, 0, False
         message = self.messages[row.message]
         if state is State.DELIVERED:
             self.failures.pop(row.agent, None)
@@ -441,6 +555,16 @@ class LedgerModel:
         if state in {State.DEAD, State.UNKNOWN, State.REFUSED}:
             message.letters += 1
             row.has_letter = True
-        if all(one.state.is_final for one in message.rows):
+        self._look_for_replies(message, state)
+        if message.is_at_its_end:
             message.state = "ended"
             message.purge_at = None if message.letters else self.now + self.rules.kept_ms
+
+    def _look_for_replies(self, message: Message, state: State) -> None:
+        """Enough have come, or nobody can reply any more."""
+        if message.gather_want is None or message.gathered is not None:
+            return
+        replies = sum(row.state is State.DELIVERED for row in message.rows)
+        enough = state is State.DELIVERED and replies >= message.gather_want
+        if enough or message.is_at_its_end:
+            message.gather_at = self.now
