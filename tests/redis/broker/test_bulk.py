@@ -1,8 +1,10 @@
 """One message to many: its recipients are taken down once, its deliveries made in steps, paused, resumed, cancelled."""
 
+import pytest
+
 from schemas.delivery import Cause, State
 from schemas.envelope import Priority
-from tests.redis.broker.shorthand import take_one
+from tests.redis.broker.shorthand import sweep, take_one
 from tests.support.ledger import OWNER, Ledger, agent_id
 from workers.broker.results import Expanded, Move
 
@@ -168,6 +170,34 @@ async def test_a_cut_call_is_looked_after_even_while_its_message_is_paused(ledge
     assert await ledger.take_ids() == ["m:1"]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_a_late_worker_takes_what_was_redriven_from_where_it_was_set_aside(
+    ledger: Ledger, *, resumed: bool
+) -> None:
+    """It is in one place then, not in its mailbox and aside, or on its way back, at once."""
+    await bulk(ledger, "m", 1)
+    late = await take_one(ledger)
+    for _ in range(ledger.rules.max_crashes - 1):
+        await ledger.time.advance(ms=15_001)
+        late = await take_one(ledger)
+    await ledger.time.advance(ms=15_001)
+    await sweep(ledger)
+    letter = (await ledger.client.xrange(ledger.keys.dead))[0][0].decode()
+    await ledger.scripts.redrive(ledger.context, entry_id=letter, ttl_ms=None)
+    await ledger.scripts.pause(ledger.context, message_id="m")
+    assert await ledger.take_ids() == []
+    if resumed:
+        await ledger.scripts.resume(ledger.context, message_id="m")
+
+    assert await ledger.settle(late, State.WAITING, Cause.BUSY) == "settled"
+
+    assert await ledger.client.zrange(ledger.keys.mailbox(agent_id(1)), 0, -1) == [b"m:1"]
+    assert await ledger.client.exists(f"{ledger.keys.root}aside:m") == 0
+    assert await ledger.client.zscore(ledger.keys.later, "d:m:1") is None
+    await ledger.scripts.resume(ledger.context, message_id="m")
+    assert await ledger.take_ids() == ["m:1"]
+
+
 async def test_what_is_paused_still_expires(ledger: Ledger) -> None:
     await bulk(ledger, "m", 1, expires_at_ms=ledger.time.now_ms + 1000)
     await ledger.scripts.pause(ledger.context, message_id="m")
@@ -323,6 +353,22 @@ async def test_a_gathering_is_due_at_its_time_counted_from_acceptance(ledger: Le
     found = await message(ledger, "g")
     assert (found["reply_message"], found["state"]) == ("r1", "open")
     assert (await message(ledger, "r1"))["state"] == "accepted"
+
+
+async def test_a_gathering_that_nobody_closed_goes_with_its_message(ledger: Ledger) -> None:
+    """And whoever still wanted to close it brings nothing of it back."""
+    await gathering(ledger, agent_id(1))
+    await ledger.settle(await take_one(ledger))
+    await ledger.time.advance(ms=ledger.rules.kept_ms + 1)
+    assert await due(ledger) == []
+    assert (await ledger.scripts.gather(ledger.context, message_id="g")) == ("gone", 0)
+    assert await ledger.client.exists(ledger.keys.message("g"), f"{ledger.keys.root}gathers") == 0
+
+
+async def test_a_gathering_whose_message_is_gone_is_closed_without_a_trace(ledger: Ledger) -> None:
+    await ledger.client.zadd(f"{ledger.keys.root}gathers", {"never": 1})
+    assert (await ledger.scripts.gather(ledger.context, message_id="never")) == ("gone", 0)
+    assert await ledger.client.exists(ledger.keys.message("never"), f"{ledger.keys.root}gathers") == 0
 
 
 async def test_a_gathering_of_more_than_there_are_waits_for_all(ledger: Ledger) -> None:

@@ -9,6 +9,7 @@ if not due then return {'gone', '0'} end
 if tonumber(due) > NOW then return {'early', '0'} end
 local record = key('message', message_id)
 redis.call('ZREM', key('gathers'), message_id)
+if redis.call('EXISTS', record) == 0 then return {'gone', '0'} end
 redis.call('HSET', record, 'gathered_at', digits(NOW), 'gathered', table.concat(ARGV, ' ', 6))
 if forward_id ~= '' and accept(forward_id, digest, envelope, #envelope) ~= 'conflict' then
   redis.call('HSET', record, 'reply_message', forward_id)

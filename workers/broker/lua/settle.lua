@@ -34,7 +34,10 @@ local function settle(i)
   if was == 'running' then
     free(agent)
   else
+    -- Redriven since, it may be waiting elsewhere: set aside with its message, or on its way back from there.
     redis.call('ZREM', key('mailbox', agent), delivery)
+    redis.call('ZREM', key('aside', message_of(delivery)), delivery)
+    redis.call('ZREM', key('later'), 'd:' .. delivery)
     count('waiting', -1)
     count('running', 1)
   end

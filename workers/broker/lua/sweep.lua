@@ -18,6 +18,7 @@ local function purge(limit)
     redis.call('ZREM', key('messages'), message)
     redis.call('ZREM', key('ended'), message)
     redis.call('ZREM', key('bulks'), message)
+    redis.call('ZREM', key('gathers'), message)
   end
   return #old
 end
