@@ -139,7 +139,9 @@ class LedgerModel:
 
     @property
     def bytes(self) -> int:
-        return sum(message.size for message in self.messages.values() if message.state in {"accepted", "expanding", "open"})
+        return sum(
+            message.size for message in self.messages.values() if message.state in {"accepted", "expanding", "open"}
+        )
 
     # Scripts
 
@@ -214,7 +216,8 @@ class LedgerModel:
             message.rows.append(row)
             if message.unmade_cancelled:
                 self._end(row, State.CANCELLED, Cause.BY_SENDER)
-            self._place(agent)
+            if not parked or message.unmade_cancelled:
+                self._place(agent)
 
     def pause(self, id_: str) -> str:
         message = self.messages.get(id_)

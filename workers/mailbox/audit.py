@@ -14,6 +14,7 @@ from workers.broker.rules import Rules
 from workers.clock import Clock
 from workers.mailbox.finding import Finding, Mend
 from workers.mailbox.ledgered import Fields, Ledgered, read
+from workers.mailbox.many import leftover, miscounted
 from workers.mailbox.places import misplaced
 
 WITH_A_LETTER = {State.DEAD, State.UNKNOWN, State.REFUSED}
@@ -56,6 +57,7 @@ def judge(ledgered: Ledgered, now_us: int, rules: Rules) -> list[Finding]:
         *broken,
         *_messages(ledgered),
         *_lists(ledgered),
+        *leftover(ledgered),
         *misplaced(ledgered, now_us, rules),
         *_letters(ledgered),
         *_counters(ledgered),
@@ -106,44 +108,39 @@ def _messages(ledgered: Ledgered) -> Iterator[Finding]:
         if (state in _ON_THE_STREAM) != on_the_stream:
             where = "is on the stream" if on_the_stream else "is not on the stream"
             yield Finding("message", id_, f"message {id_} is {state} and {where}")
-        made = int(fields.get("expanded" if state == "expanding" else "deliveries") or 0)
-        unmade = int(fields.get("deliveries") or 0) - made
-        if len(mine) != made:
-            yield Finding("message", id_, f"message {id_} has {len(mine)} deliveries; its record says {made}")
-        elif state in {"expanding", "open", "ended"} and (made + unmade == 0 or still + unmade != int(fields["open"])):
+        total = int(fields.get("deliveries") or 0)
+        unmade = total - len(mine) if state == "expanding" else 0
+        if len(mine) + unmade != total:
+            yield Finding("message", id_, f"message {id_} has {len(mine)} deliveries; its record says {total}")
+        elif state in {"expanding", "open", "ended"} and (total == 0 or still + unmade != int(fields["open"])):
             said = fields["open"]
             sentence = f"message {id_} has {still + unmade} open deliveries; its record says {said}"
             yield Finding("message", id_, sentence, Mend.MESSAGE)
         elif (state in {"expanding", "open"}) != bool(still + unmade):
             sentence = f"message {id_} is {state} with {still} open deliveries"
             yield Finding("message", id_, sentence, Mend.MESSAGE)
-        yield from _tallies(ledgered, id_, mine)
-
-
-def _tallies(ledgered: Ledgered, id_: str, mine: list[str]) -> Iterator[Finding]:
-    """What a message to many says of its ends, and whether its replies are looked for."""
-    fields = ledgered.messages[id_]
-    ends = Counter(ledgered.deliveries[one]["state"] for one in mine)
-    for state in _ENDS if "many" in fields else ():
-        said = int(fields.get(f"n_{state}", 0))
-        if said != ends[state]:
-            sentence = f"message {id_} has {ends[state]} deliveries that are {state}; its record says {said}"
-            yield Finding("message", id_, sentence, Mend.MESSAGE)
-    gathering = "gather_want" in fields and "gathered_at" not in fields
-    if gathering != (id_ in ledgered.zset("gathers")) and "gathers" not in ledgered.mistyped:
-        what = "nobody looks for its replies" if gathering else "its replies are looked for"
-        yield Finding("message", id_, f"message {id_}: {what}", Mend.MESSAGE)
+        yield from miscounted(ledgered, id_, mine)
 
 
 def _lists(ledgered: Ledgered) -> Iterator[Finding]:
-    """The two lists of messages: all of them, and those that are purged in time."""
+    """The lists of messages: all of them, those that are purged in time, bulk sends, and what is gathered.
+
+    Only while it is expanded does a record say that it is a bulk send's.
+    """
     purgeable = {
         id_
         for id_, fields in ledgered.messages.items()
         if fields["state"] not in {*_ON_THE_STREAM, "open"} and "letters" not in fields
     }
-    bulks = {id_ for id_ in ledgered.zset("bulks") if id_ in ledgered.messages}
-    for name, expected in (("messages", set(ledgered.messages)), ("ended", purgeable), ("bulks", bulks)):
+    known = set(ledgered.messages)
+    expanding = {id_ for id_, fields in ledgered.messages.items() if fields["state"] == "expanding"}
+    lists = {
+        "messages": known,
+        "ended": purgeable,
+        "bulks": known & set(ledgered.zset("bulks")) | expanding,
+        "gathers": known & set(ledgered.zset("gathers")),
+    }
+    for name, expected in lists.items():
         if name in ledgered.mistyped:
             continue
         listed = set(ledgered.zset(name))
@@ -186,32 +183,26 @@ def _without_letters(ledgered: Ledgered, of: set[str]) -> Iterator[Finding]:
 def _counters(ledgered: Ledgered) -> Iterator[Finding]:
     """By the states at the end of the reading: the records', and what the events since then say.
 
-    While a bulk send is expanded no event says how many of its recipients are accepted and not yet made: then what
-    counts them is not judged.
+    What a bulk send still has to make was counted in the same step as the counters; not where one began meanwhile.
     """
-    if not {"counters", "events"}.isdisjoint(ledgered.mistyped):
+    if not {"counters", "events", "bulks"}.isdisjoint(ledgered.mistyped) or not ledgered.has_all_snapshots:
         return
     counters = ledgered.hash("counters")
-    expanding = {id_ for id_, fields in ledgered.messages.items() if fields["state"] == "expanding"}
-    if counters.get("expanding", "0") != "0" or expanding:
-        if not expanding and not ledgered.touched_messages:
-            said = counters["expanding"]
-            yield Finding(
-                "counter", "expanding", f"counter expanding is {said}; the ledger has 0", Mend.COUNTER, drift=-int(said)
-            )
-        return
     deliveries = {**ledgered.states(), **ledgered.touched_deliveries}
     states = Counter(deliveries.values())
     whole = {id_: fields["state"] for id_, fields in ledgered.messages.items()}
+    whole |= {**ledgered.touched_messages, **dict.fromkeys(ledgered.snapshots, "expanding")}
     open_ = {id_.rpartition(":")[0] for id_, state in deliveries.items() if not State(state).is_final}
     size = 0
-    for id_, state in {**whole, **ledgered.touched_messages}.items():
-        is_open = id_ in open_ if state in {"", "open", "ended"} else state == State.ACCEPTED
-        if state not in {"", "open", "ended"}:
+    for id_, state in whole.items():
+        is_open = id_ in open_ or id_ in ledgered.snapshots or state == State.ACCEPTED
+        if state not in {"", "open", "ended", "expanding"}:
             states[state] += 1
         if is_open:
             size += ledgered.sizes.get(id_, int(ledgered.messages.get(id_, {}).get("size") or 0))
+    states[State.ACCEPTED] += sum(ledgered.snapshots.values())
     found: dict[str, int] = {**{str(state): states[state] for state in State}, "bytes": size}
+    found["expanding"] = len(ledgered.snapshots)
     for name, number in found.items():
         said = counters.get(name, "0")
         drift = number - int(said) if said.lstrip("-").isdigit() else number

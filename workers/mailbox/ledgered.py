@@ -49,6 +49,10 @@ class Ledgered:
     ready: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     aside: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     """By message: what was set aside while it is paused."""
+    snapshots: dict[str, int] = field(default_factory=dict)
+    """By message: how many of its recipients are taken down and have no delivery yet."""
+    has_all_snapshots: bool = False
+    """Whether none was taken while this was read."""
     other: dict[str, Any] = field(default_factory=dict)
     entries: set[str] = field(default_factory=set)
     """The ids of what stands on the stream."""
@@ -62,7 +66,7 @@ class Ledgered:
     touched_deliveries: dict[str, str] = field(default_factory=dict)
     touched_agents: set[str] = field(default_factory=set)
     sizes: dict[str, int] = field(default_factory=dict)
-    """Of the touched messages, read once more."""
+    """Of the touched messages, and those that are expanded, read once more."""
 
     def zset(self, name: str) -> dict[str, int]:
         """A sorted set by the table's name for it."""
@@ -160,6 +164,7 @@ async def _structure(
     client: Client, names: keys.TenantKeys, found: dict[str, list[str]], since: str, ledgered: Ledgered
 ) -> None:
     root = names.root
+    snapshots = {*found.get("snapshot", []), *await _members(client, names.bulks, ledgered)}
     async with client.pipeline(transaction=True) as pipe:
         # Whatever was found: what was empty a moment ago may not be now.
         asked = [(name, "") for name in STRUCTURE if name not in ledgered.mistyped]
@@ -168,6 +173,7 @@ async def _structure(
             ("ready", rank) for rank in sorted(ranks) if TENANT_NAMES["ready"].suffix + rank not in ledgered.mistyped
         ]
         asked += [(name, id_) for name in ("mailbox", "aside") for id_ in found.get(name, [])]
+        asked += [("snapshot", id_) for id_ in sorted(snapshots) if f"snapshot:{id_}" not in ledgered.mistyped]
         for name, id_ in asked:
             _ask(pipe, TENANT_NAMES[name].type, root + TENANT_NAMES[name].suffix + id_)
         if names.events.removeprefix(root) not in ledgered.mistyped:
@@ -181,10 +187,14 @@ async def _structure(
             ledgered.ready[id_] = _zset(answer)
         elif name == "aside":
             ledgered.aside[id_] = _zset(answer)
+        elif name == "snapshot":
+            ledgered.snapshots[id_] = answer
         elif name == "events":
             _touch(ledgered, answer)
         else:
             ledgered.other[name] = _hash(answer) if TENANT_NAMES[name].type == "hash" else _zset(answer)
+    ledgered.has_all_snapshots = snapshots >= set(ledgered.zset("bulks"))
+    ledgered.snapshots = {message: left for message, left in ledgered.snapshots.items() if left}
     ledgered.mailboxes = {agent: box for agent, box in ledgered.mailboxes.items() if box}
     ledgered.ready = {rank: members for rank, members in ledgered.ready.items() if members}
 
@@ -200,7 +210,7 @@ def _touch(ledgered: Ledgered, events: Iterable[tuple[bytes, dict[bytes, bytes]]
 
 
 async def _sizes(client: Client, names: keys.TenantKeys, ledgered: Ledgered) -> None:
-    for ids in _batches([*ledgered.touched_messages]):
+    for ids in _batches([*{*ledgered.touched_messages, *ledgered.snapshots}]):
         async with client.pipeline(transaction=False) as pipe:
             for id_ in ids:
                 pipe.hget(names.message(id_), "size")
@@ -208,9 +218,15 @@ async def _sizes(client: Client, names: keys.TenantKeys, ledgered: Ledgered) -> 
         ledgered.sizes.update({id_: int(size or 0) for id_, size in zip(ids, sizes, strict=True)})
 
 
+async def _members(client: Client, key: str, ledgered: Ledgered) -> list[str]:
+    return [] if "bulks" in ledgered.mistyped else [text(one) for one in await client.zrange(key, 0, -1)]
+
+
 def _ask(pipe: Pipeline, kind: str, key: str) -> None:
     if kind == "hash":
         pipe.hgetall(key)
+    elif kind == "list":
+        pipe.llen(key)
     else:
         pipe.zrange(key, 0, -1, withscores=True)
 

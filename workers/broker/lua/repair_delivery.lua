@@ -20,9 +20,12 @@ if state == 'running' then
     state = 'waiting'
   end
 elseif state == 'waiting' then
-  local due = redis.call('ZSCORE', key('later'), 'd:' .. delivery)
-    or redis.call('ZSCORE', key('aside', message_of(delivery)), delivery)
-  if due then
+  local aside = redis.call('ZSCORE', key('aside', message_of(delivery)), delivery)
+  -- What is set aside comes back when its message is resumed.
+  if aside then
+    redis.call('ZREM', key('later'), 'd:' .. delivery)
+  end
+  if aside or redis.call('ZSCORE', key('later'), 'd:' .. delivery) then
     redis.call('ZREM', key('mailbox', own), delivery)
   else
     redis.call('ZADD', key('mailbox', own), known[3], delivery)
