@@ -1,8 +1,12 @@
 """Publish: once for each id, within the tenant's bytes."""
 
+import pytest
+
 from schemas.context import service_context
-from tests.redis.broker.shorthand import events, record
+from tests.redis.broker.shorthand import events, record, sweep, take_one, with_rules
 from tests.support.ledger import Ledger
+from workers.errors import ConfigurationError
+from workers.settings import load
 
 
 async def test_an_accepted_message_stands_on_the_stream_with_its_record(ledger: Ledger) -> None:
@@ -48,6 +52,21 @@ async def test_a_message_that_ended_is_still_known(ledger: Ledger) -> None:
     """Repeating is told for as long as the record is kept, not only while it waits."""
     await ledger.send("m1")
     await ledger.settle((await ledger.take()).taken[0])
+
+    assert await ledger.publish("m1") == "duplicate"
+    assert await ledger.publish("m1", "another") == "conflict"
+
+
+async def test_a_message_that_ended_is_still_known_a_day_later(ledger: Ledger) -> None:
+    """With the shortest time that may be set (FAULTS.md F21: a window of 24 h at least)."""
+    shortest = load(kept_days=1)
+    with pytest.raises(ConfigurationError, match="KEPT_DAYS"):
+        load(kept_days=0.99)
+    ledger = with_rules(ledger, kept_ms=shortest.rules().kept_ms)
+    await ledger.send("m1")
+    await ledger.settle(await take_one(ledger))
+    await ledger.time.advance(seconds=24 * 3600 - 1)
+    await sweep(ledger)
 
     assert await ledger.publish("m1") == "duplicate"
     assert await ledger.publish("m1", "another") == "conflict"

@@ -108,6 +108,19 @@ async def test_the_same_message_twice_is_accepted_once(acme: TenantClient, ledge
     assert await counted(ledger) == 1
 
 
+async def test_of_two_producers_with_the_same_message_one_puts_it_on_the_stream(
+    acme: TenantClient, ledger: Ledger
+) -> None:
+    """At the same time, three times each: one id, accepted once (FAULTS.md F21)."""
+    another = client_of("acme", ledger.client, ledger)
+    sent = await asyncio.gather(*(one.send("researcher", "hello", id="m1") for one in (acme, another) * 3))
+    await another.close()
+
+    assert {(one.message_id, one.accepted_at_ms) for one in sent} == {("m1", sent[0].accepted_at_ms)}
+    assert sorted(one.duplicate for one in sent) == [False] + 5 * [True]
+    assert await counted(ledger) == 1
+
+
 @pytest.mark.parametrize("other", [{"content": "bye"}, {"priority": "high"}, {"metadata": {"a": 1}}, {"extra": 1}])
 async def test_the_same_id_with_another_body_is_a_conflict(
     acme: TenantClient, ledger: Ledger, other: dict[str, Any]
