@@ -9,7 +9,7 @@ import pytest
 
 from schemas.delivery import Cause, State
 from schemas.envelope import MAX_CONTENT_BYTES
-from tests.path.test_cli import Cli
+from tests.support.shell import Cli
 from tests.support.town import Town
 from tests.support.waiting import until
 from workers.broker import keys
