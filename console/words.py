@@ -20,6 +20,7 @@ CAUSES: dict[Cause, str] = {
     Cause.IN_FLIGHT: "the tenant has as many turns in flight as it may",
     Cause.FULL: "the tenant's bytes are used up; it goes on when something has ended",
     Cause.PARKED: "the agent is parked with its mailbox (`postroom agent show`, `postroom agent unpark`)",
+    Cause.SUSPECT: "workers fell silent while they had it; such ones go one at a time, to find the one that did it",
     Cause.REDRIVEN: "it was a dead letter; somebody put it back",
     Cause.REPLIED: "the agent's turn ran to its end",
     Cause.TTL: "its time ran out before a turn",

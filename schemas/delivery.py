@@ -49,6 +49,7 @@ class Cause(StrEnum):
     IN_FLIGHT = "in_flight"
     FULL = "full"
     PARKED = "parked"
+    SUSPECT = "suspect"
     REDRIVEN = "redriven"
     # it ended
     REPLIED = "replied"
@@ -103,3 +104,9 @@ class Taken:
     envelope: bytes
     incarnation: str = ""
     """Which tenant of this name: another one has its own deliveries under the same ids."""
+    crashes: int = 0
+    """How many workers have fallen silent over it."""
+
+    def is_suspect(self, max_crashes: int) -> bool:
+        """Whether the next worker to fall silent over it may be the last: such ones go one at a time (lua/take.lua)."""
+        return self.crashes >= max(1, max_crashes - 1)

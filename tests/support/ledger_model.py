@@ -10,6 +10,7 @@ from workers.broker.rules import (
     PARKED_MS,
     POOL_OF_RANK,
     RANKS_OF_POOL,
+    SUSPECT_PAUSE_MS,
     Pool,
     Rules,
 )
@@ -526,6 +527,11 @@ class LedgerModel:
             row.aside, row.cause = True, Cause.PAUSED
             self._place(agent)
             return None
+        if self._is_suspect(row) and any(self._is_suspect(lease.row) for lease in self.leases.values()):
+            self.holds[agent] = self.now + SUSPECT_PAUSE_MS
+            row.cause = Cause.SUSPECT
+            self._place(agent)
+            return None
         opens = [self._opens_at(f"agent:{agent}", self.limits.agent_per_minute)]
         opens += [self._opens_at(f"team:{team}", self.limits.team_per_minute) for team in row.teams]
         if max(opens):
@@ -534,6 +540,9 @@ class LedgerModel:
             self._place(agent)
             return None
         return row
+
+    def _is_suspect(self, row: Row) -> bool:
+        return row.crashes >= max(1, self.rules.max_crashes - 1)
 
     def _lease(self, row: Row, lease_ms: int) -> tuple[int, int, int, bool]:
         self.fence = max(self.fence + 1, self.now_us)

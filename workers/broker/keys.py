@@ -54,6 +54,7 @@ TENANT_NAMES: dict[str, Name] = {
     "aside": Name("aside:", "zset", "take, resume", "while the bulk send is paused", "its deliveries whose turn came, by the time they were due"),
     "gathers": Name("gathers", "zset", "dispatch, gather", "until gathered", "messages whose replies are gathered, by the time to look"),
     "parked": Name("parked", "hash", "park, settle, take, sweep", "until unparked", "agent to `at_ms|by|why`"),
+    "suspect": Name("suspect", "string", "take", "the tenant's", "the delivery taken last of those that may have taken workers down"),
     "failures": Name("failures", "hash", "settle, take, sweep", "until it answers or is unparked", "agent to how many of its messages in a row ended dead, none delivered in between"),
     "out": Name("out:", "stream", "any script", "capped by age", "replies and other ends, for readers that are no agents"),
     "callback": Name("callback:", "list", "any script", "until popped, or nothing came for as long as receipts are kept", "the same, each for one reader"),

@@ -207,9 +207,8 @@ class Expanded:
 
 def parse_taken(row: Sequence[Any]) -> Taken:
     """One row of lua/take.lua."""
-    id_, agent, token, attempt, epoch, fate_open, opened_at, run_id, expires_at, accepted_at, envelope, incarnation = (
-        row
-    )
+    id_, agent, token, attempt, epoch, fate_open, opened_at, run_id, expires_at, accepted_at, envelope, *more = row
+    incarnation, crashes = more
     return Taken(
         id=id_.decode(),
         message_id=id_.decode().rpartition(":")[0],
@@ -224,4 +223,5 @@ def parse_taken(row: Sequence[Any]) -> Taken:
         accepted_at_ms=int(accepted_at),
         envelope=envelope,
         incarnation=incarnation.decode(),
+        crashes=int(crashes),
     )

@@ -22,6 +22,10 @@ PARKED_MS = 8_640_000_000_000_000
 """Until when a parked agent is held: never. The last time a JavaScript Date knows, and still exact as a double."""
 
 
+SUSPECT_PAUSE_MS = 1_000
+"""How long what may have taken workers down waits for another such one to come to its end."""
+
+
 class Pool(StrEnum):
     """A pool of workers: a flood of one kind cannot take the slots of another."""
 
@@ -69,7 +73,7 @@ class Rules:
         yield f"local AGING_MS = {{{aging}}}"
         yield f"local KEPT_MS, MAX_CRASHES = {self.kept_ms}, {self.max_crashes}"
         yield f"local PER_STEP, HISTORY_BYTES = {self.per_step}, {self.history_bytes}"
-        yield f"local FULL_PAUSE_MS = {FULL_PAUSE_MS}"
+        yield f"local FULL_PAUSE_MS, SUSPECT_PAUSE_MS = {FULL_PAUSE_MS}, {SUSPECT_PAUSE_MS}"
         yield f"local PARK_AFTER, PARKED_MS = {self.park_after}, {PARKED_MS}"
         yield f"local RATE_WINDOW_MS = {RATE_WINDOW_MS + WINDOW_PAD_MS}"
         pools = ", ".join(f"'{pool}'" for pool in POOL_OF_RANK)

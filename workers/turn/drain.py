@@ -5,7 +5,7 @@ queues behind the other tenants'. The turns it began run on by themselves: arq's
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from schemas.envelope import Envelope
 from schemas.newer import stored_by_a_newer
 from workers.broker.client import REDIS_AWAY
 from workers.broker.results import Settlement, TakenBatch
-from workers.broker.rules import Pool
+from workers.broker.rules import SUSPECT_PAUSE_MS, Pool, Rules
 from workers.mailbox.leases import Keeper
 from workers.mailbox.ring import Bells
 from workers.mailbox.settle import Settler
@@ -26,6 +26,9 @@ from workers.settings import LEASE_SECONDS
 from workers.turn.run import Turn, TurnRunner
 from workers.turn.slots import Slots
 
+ALONE_SECONDS = 0.05
+"""What may take the worker down waits so long, until others like it are given back."""
+MAX_CRASHES = Rules().max_crashes
 SLICE_SECONDS = 0.5
 """How long a drain takes before others have their turn."""
 LEFT_MS = 1_000
@@ -44,6 +47,8 @@ class Hands:
     sweeper: Sweeper
     patience: Patience
     """With deliveries that only a newer worker can read."""
+    suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one delivery of this process that may have taken workers down."""
 
 
 class Drain:
@@ -164,7 +169,18 @@ class Drain:
             envelope = Envelope.model_validate_json(taken.envelope)
         except ValidationError as error:
             return self._unreadable(taken, error)
-        return await self._hands.runner.run(Turn(self._context, taken, envelope, now_ms, asked_at))
+        turn = Turn(self._context, taken, envelope, now_ms, asked_at)
+        if not taken.is_suspect(MAX_CRASHES):
+            return await self._hands.runner.run(turn)
+        alone = self._hands.suspects
+        if alone.locked():
+            # Another tenant's: were both here when the worker dies, one would be taken for the poison.
+            detail = "another that workers fell silent over has its turn"
+            waiting = Settlement(taken.id, taken.agent, taken.token, State.WAITING, Cause.SUSPECT, detail)
+            return replace(waiting, due_in_ms=SUSPECT_PAUSE_MS, refund=True, fate_open=taken.fate_open)
+        async with alone:
+            await self._hands.resources.clock.sleep(ALONE_SECONDS)
+            return await self._hands.runner.run(turn)
 
     def _unreadable(self, taken: Taken, error: ValidationError) -> Settlement:
         """What a newer dispatcher moved, a newer worker can read; else a hand in Redis spoiled it after the door."""

@@ -87,3 +87,36 @@ async def test_a_worker_that_lost_its_lease_stores_no_run(ledger: Ledger) -> Non
     assert await store("run-2", second.token)
     assert not await store("run-1", first.token)
     assert await ledger.field("m1:1", "run") == "run-2"
+
+
+async def test_what_may_have_taken_workers_down_goes_one_at_a_time(ledger: Ledger) -> None:
+    """Two deliveries that were in the same hands when these fell silent: only one of them is the poison."""
+    for number in (1, 2):
+        await ledger.send(f"m{number}", agent_id(number))
+    for _ in range(ledger.rules.max_crashes - 1):
+        assert len(await ledger.take_ids()) == 2
+        await ledger.time.advance(seconds=16)
+    one = await take_one(ledger)
+    assert one.crashes == ledger.rules.max_crashes - 1
+    assert one.is_suspect(ledger.rules.max_crashes)
+    other = "m2:1" if one.id == "m1:1" else "m1:1"
+    assert await ledger.field(other, "cause") == "suspect"
+    await ledger.send("m3", agent_id(3))
+    assert await ledger.take_ids() == ["m3:1"]
+
+    await ledger.time.advance(seconds=16)
+    await ledger.scripts.sweep(ledger.context, seed="s", overflow_ms=1000)
+    assert await ledger.state(one.id) == "dead"
+    assert await ledger.take_ids() == [other, "m3:1"]
+
+
+async def test_a_suspect_that_ends_well_lets_the_next_one_go(ledger: Ledger) -> None:
+    for number in (1, 2):
+        await ledger.send(f"m{number}", agent_id(number))
+    for _ in range(ledger.rules.max_crashes - 1):
+        await ledger.take_ids()
+        await ledger.time.advance(seconds=16)
+    one = await take_one(ledger)
+    await ledger.settle(one)
+    await ledger.time.advance(seconds=1)
+    assert len(await ledger.take_ids()) == 1

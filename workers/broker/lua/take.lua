@@ -43,9 +43,20 @@ local function charge(scope, allowed)
   redis.call('PEXPIRE', key('rate', scope), RATE_WINDOW_MS + 1000)
 end
 
+-- Whether it has cost so many workers that the next one it is taken by may be its last. Such ones go one at a time:
+-- what was only beside the poison when its worker died must not be taken for it.
+local function is_suspect(crashes)
+  return tonumber(crashes or 0) >= math.max(1, MAX_CRASHES - 1)
+end
+
+local function another_suspect_runs(delivery)
+  local other = redis.call('GET', key('suspect'))
+  return other and other ~= delivery and redis.call('HGET', key('delivery', other), 'state') == 'running'
+end
+
 local function lease(agent, delivery, teams, expires_at)
   local record = key('delivery', delivery)
-  local known = redis.call('HMGET', record, 'attempt', 'epoch', 'fate', 'opened_at', 'run', 'history')
+  local known = redis.call('HMGET', record, 'attempt', 'epoch', 'fate', 'opened_at', 'run', 'history', 'crashes')
   -- By the clock, so that none is given again where a failover lost the count of the last ones.
   local token = digits(math.max(tonumber(redis.call('HGET', key('counters'), 'fence') or 0) + 1, NOW_US))
   redis.call('HSET', key('counters'), 'fence', token)
@@ -53,6 +64,7 @@ local function lease(agent, delivery, teams, expires_at)
   local opened_at = known[3] == 'open' and known[4] or digits(NOW)
   redis.call('HSET', record, 'state', 'running', 'cause', '', 'token', token, 'attempt', attempt, 'epoch', epoch,
     'fate', 'open', 'opened_at', opened_at, 'history', history_with(known[6], 'running', ''))
+  if is_suspect(known[7]) then redis.call('SET', key('suspect'), delivery) end
   redis.call('HDEL', record, 'due')
   redis.call('ZREM', key('mailbox', agent), delivery)
   redis.call('ZADD', key('leases'), digits(NOW + lease_ms), agent)
@@ -66,7 +78,8 @@ local function lease(agent, delivery, teams, expires_at)
   refresh(agent)
   local message = redis.call('HMGET', key('message', message_of(delivery)), 'envelope', 'accepted_at')
   return {delivery, agent, token, attempt, epoch, known[3] == 'open' and 1 or 0, opened_at, known[5] or '',
-    expires_at and digits(expires_at) or '', message[2] or '0', message[1] or '', tenant[6] or ''}
+    expires_at and digits(expires_at) or '', message[2] or '0', message[1] or '', tenant[6] or '',
+    known[7] or 0}
 end
 
 -- Out of the mailbox until its message is resumed.
@@ -86,7 +99,7 @@ local function try(agent)
     refresh(agent)
     return nil
   end
-  local known = redis.call('HMGET', key('delivery', delivery), 'fate', 'teams', 'expires_at')
+  local known = redis.call('HMGET', key('delivery', delivery), 'fate', 'teams', 'expires_at', 'crashes')
   local message = redis.call('HMGET', key('message', message_of(delivery)), 'expires_at', 'paused')
   local expires_at = tonumber(known[3] or message[1] or '')
   if expires_at and expires_at <= NOW and known[1] ~= 'open' then
@@ -96,6 +109,12 @@ local function try(agent)
   end
   if message[2] and known[1] ~= 'open' then
     set_aside(delivery, agent)
+    refresh(agent)
+    return nil
+  end
+  if is_suspect(known[4]) and another_suspect_runs(delivery) then
+    hold(agent, NOW + SUSPECT_PAUSE_MS, 'suspect')
+    redis.call('HSET', key('delivery', delivery), 'cause', 'suspect')
     refresh(agent)
     return nil
   end
