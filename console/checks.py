@@ -207,6 +207,11 @@ async def process_checks(opened: Session) -> AsyncIterator[Check]:
         text = f"{sign['process']}: {sign['in_flight']} turns now"
         if age_ms > STALE_MS:
             yield warn("process", f"{text}; silent for {span(age_ms / 1000)}", "look at its log; it may hang")
+        elif sign.get("letta") not in {None, "closed"}:
+            said = "leaves the Letta server alone: its calls failed in a row, and cost nothing meanwhile"
+            yield warn(
+                "process", f"{text}; {said}", "look at the Letta server; it is asked every 5 s and used again then"
+            )
         elif busy:
             yield warn("process", f"{text}; not ready: {', '.join(busy)}", "look at its log; Redis may be away for it")
         else:

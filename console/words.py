@@ -11,6 +11,7 @@ CAUSES: dict[Cause, str] = {
     Cause.APPROVAL: "the agent waits for a person's approval; its mailbox is parked",
     Cause.BACKOFF: "the last attempt failed; it is tried again after a pause",
     Cause.THROTTLED: "the server or its model asks for a pause (429); at no cost",
+    Cause.SERVER_AWAY: "the Letta server is away, or fails; it is asked every 5 s, and it costs no attempt",
     Cause.LOOKING: "a call was cut; the server is asked what became of it before anything is sent again",
     Cause.RECOVERED: "its worker fell silent; another one takes over",
     Cause.RETURNED: "its worker gave it back unused",

@@ -40,6 +40,7 @@ class Cause(StrEnum):
     APPROVAL = "approval"
     BACKOFF = "backoff"
     THROTTLED = "throttled"
+    SERVER_AWAY = "server_away"
     LOOKING = "looking"
     RECOVERED = "recovered"
     RETURNED = "returned"

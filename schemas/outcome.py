@@ -1,8 +1,18 @@
 """How one turn of an agent ended. A closed set, handled in one `match` (workers/turn/settlement.py)."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from schemas.delivery import Cause
+
+
+class Trouble(StrEnum):
+    """What is wrong with a server as a whole, as one call shows it."""
+
+    AWAY = "away"
+    """It cannot be reached, or serves nobody: certain."""
+    ILL = "ill"
+    """It broke the call off, or failed by its own word. It may be this agent's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,8 @@ class Failed:
     retry_after_ms: int | None = None
     counts: bool = True
     """False where the server as a whole is away: the attempt was not this message's."""
+    trouble: Trouble | None = None
+    """None where it says nothing of the server: the agent, its model or the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,8 @@ class FateUnknown:
 
     detail: str
     run_id: str | None = None
+    counts: bool = True
+    """False where the server as a whole is away: the attempt was not this message's."""
 
 
 Outcome = Replied | Busy | AwaitsApproval | Throttled | Failed | Rejected | BrokenHistory | FateUnknown

@@ -85,3 +85,8 @@ class DeadlineError(PostroomError):
 
 class LettaUnavailableError(PostroomError):
     """The Letta server cannot be reached."""
+
+    def __init__(self, message: str, *, answered: bool = False) -> None:
+        super().__init__(message)
+        self.answered = answered
+        """Whether it did answer, with an error of its own: the question may be the reason."""

@@ -19,10 +19,17 @@ class Heartbeat(Service):
     name = "heartbeat"
     every_seconds = BEAT_SECONDS
 
-    def __init__(self, resources: Resources, services: Sequence[Service], in_flight: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        services: Sequence[Service],
+        in_flight: Callable[[], int],
+        letta: Callable[[], str | None] = lambda: None,
+    ) -> None:
         super().__init__(resources)
         self._services = services
         self._in_flight = in_flight
+        self._letta = letta
 
     async def step(self) -> None:
         sign = {
@@ -31,6 +38,8 @@ class Heartbeat(Service):
             "pid": os.getpid(),
             "at_ms": self.resources.clock.now_ms(),
             "in_flight": self._in_flight(),
+            # How the Letta server is used: closed, open or trying, as of a breaker; None where it is not.
+            "letta": self._letta(),
             "services": {service.name: service.ready for service in self._services},
         }
         key = keys.process(self.resources.process_id)

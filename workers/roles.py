@@ -29,7 +29,9 @@ from workers.resources import Resources, build
 from workers.service import Service
 from workers.settings import Settings
 from workers.tasks import end
+from workers.turn.breaker import Breaker
 from workers.turn.drain import Hands
+from workers.turn.guard import GuardedLetta, Prober, telling
 from workers.turn.inflight import AdaptiveLimit
 from workers.turn.letta.contract import LettaPort
 from workers.turn.letta.rest import RestLetta
@@ -129,12 +131,13 @@ def pools(settings: Settings, names: Sequence[Pool], process_id: str | None = No
         ConfigurationError: an address is missing.
     """
     resources = build(settings, "-".join(names), process_id)
-    letta = _letta(settings, resources)
+    breaker = Breaker(resources.clock, telling(resources))
+    letta = GuardedLetta(_letta(settings, resources), breaker, resources.clock)
     arq = _arq(settings)
     bells = Bells(arq, resources.scripts, resources.log)
     keeper = Keeper(resources)
     limit = AdaptiveLimit(resources.clock, highest=settings.letta_max_in_flight, usable=usable)
-    server = ServerSlots(limit)
+    server = ServerSlots(limit, breaker)
     directory = Directory(resources.client, letta, resources.clock)
     hands = Hands(
         resources=resources,
@@ -147,11 +150,12 @@ def pools(settings: Settings, names: Sequence[Pool], process_id: str | None = No
     )
     arq_url = settings.required_arq_url()
     services = [PoolService(resources, arq_url, Slots(pool, settings.turns(pool), server), hands) for pool in names]
-    heartbeat = Heartbeat(resources, [keeper, *services], lambda: server.granted)
+    prober = Prober(resources, letta, breaker)
+    heartbeat = Heartbeat(resources, [keeper, prober, *services], lambda: server.granted, lambda: str(breaker.circuit))
     # Running turns are let finish: a deploy repeats no call (HAZARDS.md A14).
     grace = settings.turn_deadline_seconds + STOP_MARGIN_SECONDS
     closers = (letta.close, lambda: close(arq))
-    return Process(resources, [[keeper], services, [heartbeat]], grace, closers)
+    return Process(resources, [[keeper, prober], services, [heartbeat]], grace, closers)
 
 
 async def run_until(process: Process, ended: asyncio.Event) -> None:

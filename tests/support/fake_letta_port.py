@@ -41,6 +41,10 @@ class FakeLetta:
     async def abilities(self) -> Abilities:
         return Abilities(joins=True, lists_runs=True, locks=True, version="fake", simulated=True)
 
+    async def awake(self) -> None:
+        if self.away:
+            raise LettaUnavailableError("the fake is away")
+
     async def turn(self, context: Context, call: Call, run_named: RunNamed) -> Outcome:
         self.calls.append(call)
         self.contexts.append(context)

@@ -96,6 +96,11 @@ class Fleet:
         lines = self.turn_log.read_text().splitlines() if self.turn_log.exists() else []
         return [line for line in map(json.loads, lines) if line["event"] == "begun"]
 
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests for turns that reached the sandbox, those that it refused among them."""
+        lines = self.turn_log.read_text().splitlines() if self.turn_log.exists() else []
+        return [line for line in map(json.loads, lines) if line["event"] == "request"]
+
     def stop(self) -> None:
         for process in self.processes.values():
             process.send_signal(signal.SIGCONT)

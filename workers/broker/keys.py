@@ -39,7 +39,7 @@ TENANT_NAMES: dict[str, Name] = {
     "expiries": Name("expiries", "zset", "dispatch", "while something may expire", "deliveries by expiry"),
     "leases": Name("leases", "zset", "take, renew, settle", "while a turn runs", "agents by the end of their lease"),
     "holders": Name("holders", "hash", "take, settle", "while a turn runs", "agent to `token|delivery|owner`"),
-    "holds": Name("holds", "hash", "take, settle", "while held", "agent, or `*` for the tenant, to `until_ms|cause`"),
+    "holds": Name("holds", "hash", "take, settle", "while held", "agent, or `*` for the tenant, `>` for its stream, `~` for word of the server, to `until_ms|cause`"),
     "rate": Name("rate:", "list", "take", "one window", "times of the last turns, newest first"),
     "rung": Name("rung", "hash", "any script", "while a drain is due", "pool to `job id|since_ms`"),
     "counters": Name("counters", "hash", "any script", "the tenant's", "arrival, fence, bytes, waiting and one count per end"),

@@ -17,6 +17,7 @@ NAMES = (
     "park",
     "unpark",
     "abandon",
+    "note_away",
     "recount",
     "repair_agent",
     "repair_delivery",
@@ -53,6 +54,10 @@ class UpkeepScripts(Runner):
         """Takes back some of what a process held that is surely dead. `owner`: its process id."""
         following, leases, stream, next_look, *rung = await self._run(context, "abandon", owner, cursor, seed)
         return Abandoned(int(following), int(leases), bool(stream), int(next_look), pools(rung))
+
+    async def note_away(self, context: Context, *, for_ms: int) -> bool:
+        """Tells those who ask why nothing goes that the Letta server is away; False where the tenant is not there."""
+        return bool(await self._run(context, "note_away", for_ms))
 
     async def recount(self, context: Context, *, counter: str, drift: int) -> int:
         """Mends one counter by what was found missing (or, below zero, too much); what it is now."""

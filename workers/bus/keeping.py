@@ -9,8 +9,9 @@ from schemas.ids import AgentId, DeliveryId
 from workers.broker import keys
 from workers.broker.client import Client
 
-WHOLE_TENANT, WHOLE_STREAM = "*", ">"
-"""What the holds of a tenant's turns, and of its stream, are called among the holds."""
+WHOLE_TENANT, WHOLE_STREAM, SERVER = "*", ">", "~"
+"""What the holds of a tenant's turns, and of its stream, are called among the holds; and word of the Letta server,
+which holds nothing."""
 _TELLING = {Cause.LOOKING, Cause.RECOVERED, Cause.RETURNED, Cause.REDRIVEN}
 """Causes that say why it waits again; the others name a pause, and mean nothing once it is over."""
 
@@ -50,6 +51,7 @@ class _Around:
             self._stopped(record, paused=paused),
             self._pause(record),
             self._queue(id_, record["agent"]),
+            self._server(),
         )
         return next((kept for kept in reasons if kept is not None), Kept(_telling(record)))
 
@@ -65,6 +67,10 @@ class _Around:
         if due_ms > self.now_ms and (held is None or due_ms >= (held.until_ms or 0)):
             return Kept(_cause(record), due_ms)
         return held
+
+    def _server(self) -> Kept | None:
+        """Without a time: it is asked again and again."""
+        return Kept(Cause.SERVER_AWAY) if SERVER in self.holds else None
 
     def _queue(self, id_: DeliveryId, agent: AgentId) -> Kept | None:
         if agent in self.busy or self.first.get(agent, id_) != id_:
@@ -94,7 +100,7 @@ async def what_keeps_message(context: Context, client: Client, message: Mapping[
 
 async def _look(context: Context, client: Client, agents: list[AgentId]) -> _Around:
     names = keys.of(context)
-    who = [WHOLE_TENANT, WHOLE_STREAM, *agents]
+    who = [WHOLE_TENANT, WHOLE_STREAM, SERVER, *agents]
     async with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hmget(names.tenant, "suspended", "in_flight")

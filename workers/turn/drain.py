@@ -111,7 +111,7 @@ class Drain:
                 lease_ms=int(LEASE_SECONDS * 1000),
             )
         finally:
-            self._slots.release(self._context, granted - len(batch.taken))
+            self._slots.hand_back(self._context, granted - len(batch.taken))
         if batch.taken and not batch.confirmed:
             # They go on: who wants them to stop says min-replicas-to-write (docs/decisions/0016).
             resources.log.of(self._context).warning("taken without enough replicas", count=len(batch.taken))

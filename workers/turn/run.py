@@ -118,7 +118,8 @@ class TurnRunner:
         try:
             agent = await self._directory.confirm(context, turn.taken.agent, seen_at=turn.asked_at)
         except UNASKABLE as error:
-            waiting = Wait(AWAY_MS, Cause.RETURNED, f"the agent cannot be looked up: {type(error).__name__}")
+            cause = Cause.SERVER_AWAY if isinstance(error, LettaUnavailableError) else Cause.RETURNED
+            waiting = Wait(AWAY_MS, cause, f"the agent cannot be looked up: {type(error).__name__}")
             return self._ending.of_verdict(turn.taken, waiting)
         since_taken_ms = int((self._resources.clock.monotonic() - turn.asked_at) * 1000)
         facts = Facts(

@@ -64,9 +64,9 @@ class Ending:
                 return _settle(taken, state, cause, detail)
             case BrokenHistory(detail):
                 return replace(_settle(taken, State.WAITING, Cause.PARKED, detail), hold="parked", refund=True)
-            case FateUnknown(detail, run_id):
+            case FateUnknown(detail, run_id, counts):
                 looking = _settle(taken, State.WAITING, Cause.LOOKING, detail)
-                return replace(looking, due_in_ms=LOOK_MS, fate_open=True, run_id=run_id or "")
+                return replace(looking, due_in_ms=LOOK_MS, fate_open=True, run_id=run_id or "", refund=not counts)
             case _:
                 assert_never(outcome)
 
@@ -111,7 +111,8 @@ class Ending:
     def _failed(self, taken: Taken, failed: Failed) -> Settlement:
         if not failed.counts:
             pause = max(failed.retry_after_ms or 0, self._jitter(AWAY_MS))
-            return self._wait(taken, Cause.BACKOFF, failed.detail, hold_ms=pause)
+            cause = Cause.SERVER_AWAY if failed.trouble is not None else Cause.BACKOFF
+            return self._wait(taken, cause, failed.detail, hold_ms=pause)
         if taken.attempt >= self.settings.max_attempts:
             return _settle(taken, State.DEAD, Cause.ATTEMPTS, failed.detail)
         pause = backoff_ms(

@@ -10,6 +10,7 @@ from collections import Counter
 from schemas.context import Context
 from schemas.ids import TenantId
 from workers.broker.rules import Pool
+from workers.turn.breaker import Breaker
 from workers.turn.inflight import AdaptiveLimit
 
 RESERVED_SHARE = 20
@@ -24,16 +25,34 @@ def usable(limit: int) -> int:
 
 
 class ServerSlots:
-    """Turns in flight at one Letta server, over all pools of this process."""
+    """Turns in flight at one Letta server, over all pools of this process. With a breaker that is open, no room but
+    for the one turn that it lets through.
+    """
 
-    def __init__(self, limit: AdaptiveLimit) -> None:
+    def __init__(self, limit: AdaptiveLimit, breaker: Breaker | None = None) -> None:
         self.limit = limit
+        self._breaker = breaker
         self._held: Counter[TenantId] = Counter()
 
     @property
     def granted(self) -> int:
         """Turns granted now, by all pools."""
         return self._held.total()
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether turns may not begin as they come."""
+        return self._breaker is not None and self._breaker.is_open
+
+    def granted_one(self) -> None:
+        """The one turn that is let through has its place."""
+        if self._breaker is not None:
+            self._breaker.granted()
+
+    def unused(self) -> None:
+        """A place was given back with no turn begun in it."""
+        if self._breaker is not None:
+            self._breaker.unused()
 
     def holds(self, tenant: TenantId) -> bool:
         """Whether the tenant has a turn in any pool: several pools must not be several ways to all there is."""
@@ -47,6 +66,8 @@ class ServerSlots:
 
     def room(self, pool: Pool) -> int:
         """How many more this pool may begin."""
+        if self._breaker is not None and self._breaker.is_open:
+            return int(self._breaker.admits)
         current = self.limit.current
         reserved = 0 if pool is Pool.EXPRESS else _for_express(current)
         stuck = min(self.limit.stuck, self.granted)
@@ -80,15 +101,26 @@ class Slots:
         free = self.free
         if free == 0:
             return 0
+        if self._server.is_left_alone:
+            self._server.granted_one()
+            return self._give(context, 1)
         fair = max(1, free // (1 + self.rivals))
         beyond_reserve = min(
             self._size - self.in_use - _reserve(self._size),
             self._server.room(self.pool) - _reserve(self._server.limit.current),
         )
-        granted = max(0 if self._server.holds(context.tenant) else 1, min(fair, beyond_reserve))
-        self._held[context.tenant] += granted
-        self._server.give(context.tenant, granted)
-        return granted
+        return self._give(context, max(0 if self._server.holds(context.tenant) else 1, min(fair, beyond_reserve)))
+
+    def _give(self, context: Context, count: int) -> int:
+        self._held[context.tenant] += count
+        self._server.give(context.tenant, count)
+        return count
+
+    def hand_back(self, context: Context, count: int) -> None:
+        """Gives back slots that no turn was found for."""
+        self.release(context, count)
+        if count:
+            self._server.unused()
 
     def release(self, context: Context, count: int = 1) -> None:
         """Gives slots back."""

@@ -165,6 +165,9 @@ async def test_a_server_that_is_down_was_sent_nothing() -> None:
         assert not outcome.counts
         with pytest.raises(LettaUnavailableError):
             await letta.abilities()
+        with pytest.raises(LettaUnavailableError) as refused:
+            await letta.awake()
+        assert not refused.value.answered
         with pytest.raises(LettaUnavailableError):
             await letta.agent(bench.context, call.agent)
         with pytest.raises(LettaUnavailableError):
@@ -175,6 +178,20 @@ async def test_a_server_that_is_down_was_sent_nothing() -> None:
     finally:
         await letta.close()
         await bench.client.close()
+
+
+async def test_a_server_is_asked_anew_and_not_remembered_to_be_well() -> None:
+    """It was well a moment ago, and still is what it was when it is back."""
+    async with SandboxServer() as server:
+        letta = RestLetta(connect(server.base_url), SystemClock())
+        await letta.abilities()
+        await letta.awake()
+        await server.stop()
+        with pytest.raises(LettaUnavailableError):
+            await letta.awake()
+        await server.start()
+        await letta.awake()
+    await letta.close()
 
 
 async def test_a_server_that_went_down_since_it_was_asked_was_sent_nothing() -> None:

@@ -102,6 +102,26 @@ async def test_what_expires_is_over_where_it_waits(ledger: Ledger) -> None:
     assert await ledger.take_ids() == ["m4:1"]
 
 
+async def test_what_expires_while_the_server_is_away_says_so(ledger: Ledger) -> None:
+    """By the sweeper or by a take, as long as somebody said so lately; and it ends as ever."""
+    for number in (1, 2, 3):
+        await ledger.send(f"m{number}", agent_id(number), expires_in_ms=1_000 * number)
+    await ledger.time.advance(ms=999)
+    assert await ledger.scripts.note_away(ledger.context, for_ms=1_500)
+    await ledger.time.advance(ms=1)
+    await sweep(ledger)
+    await ledger.time.advance(ms=1_000)
+    assert await ledger.take_ids() == ["m3:1"]
+    await ledger.send("m4", agent_id(4), expires_in_ms=1_000)
+    await ledger.time.advance(ms=1_000)
+    await sweep(ledger)
+
+    states = {f"m{number}": await ledger.state(f"m{number}:1") for number in (1, 2, 4)}
+    details = {f"m{number}": await ledger.field(f"m{number}:1", "detail") for number in (1, 2, 4)}
+    assert set(states.values()) == {"expired"}
+    assert details == {"m1": "the Letta server was away", "m2": "the Letta server was away", "m4": ""}
+
+
 async def test_a_step_is_bounded_and_says_that_there_is_more(ledger: Ledger) -> None:
     """Of each kind of work so much; what is left is due now, and the next step does it."""
     small = with_rules(ledger, per_step=2)

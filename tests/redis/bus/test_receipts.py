@@ -47,6 +47,20 @@ async def test_what_nothing_keeps_says_so(ledger: Ledger) -> None:
     assert one.teams == ("red", "blue")
 
 
+async def test_word_of_a_server_that_is_away_while_it_is_new(ledger: Ledger) -> None:
+    """For what nothing else keeps; and it keeps nothing from going where another worker reaches the server."""
+    await ledger.send("m1")
+    await ledger.send("m2")
+    await ledger.scripts.note_away(ledger.context, for_ms=600_000)
+
+    assert (await told(ledger)).cause is Cause.SERVER_AWAY
+    assert (await told(ledger)).due_at_ms is None
+    assert (await kept(ledger, "m2"))[0] is Cause.BEHIND
+    assert await ledger.take_ids() == ["m1:1"]
+    await ledger.client.hset(ledger.keys.holds, "~", f"{ledger.time.now_ms}|server_away")
+    assert (await kept(ledger, "m2"))[0] is Cause.BEHIND
+
+
 async def test_before_its_time(ledger: Ledger) -> None:
     await ledger.send("m1", not_before_in_ms=60_000)
 

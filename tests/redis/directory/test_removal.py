@@ -88,6 +88,7 @@ def calls(entry: str) -> dict[str, dict[str, Any]]:
         "ack": {"reader": "crm", "message_ids": ["m2"]},
         "redrive": {"entry_id": "1-1", "ttl_ms": 5},
         "discard": {"entry_id": "1-1"},
+        "note_away": {"for_ms": 1},
         "abandon": {"owner": "o", "cursor": 0, "seed": "s"},
         "recount": {"counter": "waiting", "drift": 1},
         "repair_agent": {"agent": agent_id(1)},

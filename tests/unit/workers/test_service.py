@@ -25,6 +25,8 @@ from workers.mailbox.sweep import Sweeper
 from workers.pool import PoolService
 from workers.resources import Resources
 from workers.service import PAUSE_CAP_MS, Service
+from workers.turn.breaker import Breaker
+from workers.turn.guard import Prober
 
 Make = Callable[[Resources], Service]
 
@@ -44,6 +46,7 @@ def pool(one: Resources) -> Service:
 
 
 EVERY_SERVICE: dict[str, Make] = {
+    "prober": lambda one: Prober(one, FakeLetta(), Breaker(one.clock)),
     "heartbeat": lambda one: Heartbeat(one, [], lambda: 0),
     "keeper": Keeper,
     "ownership": Ownership,

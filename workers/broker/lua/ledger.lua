@@ -68,6 +68,11 @@ local function hold(who, until_ms, cause)
   end
 end
 
+-- What to say of a delivery whose time ran out in the mailbox: not silently where the server kept it there.
+local function why_late()
+  return held_until('~') > 0 and 'the Letta server was away' or ''
+end
+
 -- Parks an agent with its mailbox: no further turn of it begins until somebody unparks it. The first reason stands.
 local function park(agent, by, why)
   if redis.call('HSETNX', key('parked'), agent, digits(NOW) .. '|' .. by .. '|' .. why) == 0 then return end
@@ -317,7 +322,7 @@ local function expire_overdue(limit)
   for _, delivery in ipairs(overdue) do
     local known = redis.call('HMGET', key('delivery', delivery), 'state', 'agent', 'fate')
     if known[1] == 'waiting' and known[3] ~= 'open' then
-      finish(delivery, known[2], 'waiting', 'expired', 'ttl', '')
+      finish(delivery, known[2], 'waiting', 'expired', 'ttl', why_late())
       refresh(known[2])
     else
       redis.call('ZREM', key('expiries'), delivery)

@@ -103,7 +103,7 @@ local function try(agent)
   local message = redis.call('HMGET', key('message', message_of(delivery)), 'expires_at', 'paused')
   local expires_at = tonumber(known[3] or message[1] or '')
   if expires_at and expires_at <= NOW and known[1] ~= 'open' then
-    finish(delivery, agent, 'waiting', 'expired', 'ttl', '')
+    finish(delivery, agent, 'waiting', 'expired', 'ttl', why_late())
     refresh(agent)
     return nil
   end

@@ -15,7 +15,17 @@ from http import HTTPStatus
 import letta_client
 
 from schemas.delivery import Cause
-from schemas.outcome import AwaitsApproval, BrokenHistory, Busy, Failed, FateUnknown, Outcome, Rejected, Throttled
+from schemas.outcome import (
+    AwaitsApproval,
+    BrokenHistory,
+    Busy,
+    Failed,
+    FateUnknown,
+    Outcome,
+    Rejected,
+    Throttled,
+    Trouble,
+)
 from workers.turn.letta.history import is_broken
 from workers.turn.letta.network import broken
 from workers.turn.letta.words import words
@@ -119,12 +129,13 @@ def _by_status(status: int, said: str, wait: int | None, *, spoken: bool) -> Out
     if status in _REJECTED:
         return Rejected(Cause.REJECTED, said)
     if status in _NOT_FOR_US or status < HTTPStatus.BAD_REQUEST:
-        return Failed(f"{said} (check LETTA_BASE_URL and LETTA_API_KEY)", wait, counts=False)
+        detail = f"{said} (check LETTA_BASE_URL and LETTA_API_KEY)"
+        return Failed(detail, wait, counts=False, trouble=Trouble.AWAY)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return Failed(said, wait, counts=False)
+        return Failed(said, wait, counts=False, trouble=Trouble.ILL)
     if (status in _BY_PROXIES and not spoken) or status > _LAST_OF_LETTA:
         return FateUnknown(f"{status} from something in between")
-    return Failed(said, wait)
+    return Failed(said, wait, trouble=Trouble.ILL if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None)
 
 
 def from_event(body: object, *, hidden: str | None = None) -> Outcome:
@@ -214,7 +225,8 @@ def _from_conflict(body: object, text: str, said: str, wait: int | None) -> Outc
 
 def _from_missing(answer: Answer, text: str, said: str) -> Outcome:
     if answer.has_no_route:
-        return Failed("404 the server does not know this path (check LETTA_BASE_URL)", counts=False)
+        detail = "404 the server does not know this path (check LETTA_BASE_URL)"
+        return Failed(detail, counts=False, trouble=Trouble.AWAY)
     if text.startswith("Agent"):
         return Rejected(Cause.UNKNOWN_AGENT, said)
     if text.startswith("Conversation"):

@@ -84,6 +84,13 @@ class LettaPort(Protocol):
             LettaUnavailableError: the server cannot be reached.
         """
 
+    async def awake(self) -> None:
+        """Asks the server anew how it is, by questions that cannot begin a turn; waits a few seconds at most.
+
+        Raises:
+            LettaUnavailableError: it cannot be reached, does not answer, or serves nobody.
+        """
+
     async def turn(self, context: Context, call: Call, run_named: RunNamed) -> Outcome:
         """Runs one turn and waits for its end, at most `call.deadline_seconds`.
 

@@ -6,7 +6,7 @@ import aiohttp
 import httpx
 import letta_client
 
-from schemas.outcome import Failed, FateUnknown
+from schemas.outcome import Failed, FateUnknown, Trouble
 from workers.turn.letta.words import words
 
 TROUBLE = (
@@ -58,7 +58,7 @@ def nothing_was_sent(error: BaseException) -> bool:
 def broken(error: BaseException, run_id: str | None = None) -> Failed | FateUnknown:
     """The outcome of a call whose connection failed."""
     if run_id is None and nothing_was_sent(error):
-        return Failed(f"not sent: {_named(error)}", counts=False)
+        return Failed(f"not sent: {_named(error)}", counts=False, trouble=Trouble.AWAY)
     return FateUnknown(f"cut: {_named(error)}", run_id)
 
 

@@ -94,5 +94,6 @@ def unavailable(error: Exception) -> LettaUnavailableError:
     """The same trouble in our tree, in the server's words."""
     if isinstance(error, letta_client.APIStatusError):
         detail = answer_of(error).detail
-        return LettaUnavailableError(f"{error.status_code} {words(detail if isinstance(detail, str) else '')}".strip())
+        said = f"{error.status_code} {words(detail if isinstance(detail, str) else '')}".strip()
+        return LettaUnavailableError(said, answered=error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR)
     return LettaUnavailableError(broken(error).detail)

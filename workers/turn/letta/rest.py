@@ -18,7 +18,7 @@ from schemas.agent import Agent, tenant_tag
 from schemas.context import Context
 from schemas.delivery import Cause
 from schemas.ids import AgentId, is_agent_id
-from schemas.outcome import Failed, FateUnknown, Outcome, Rejected
+from schemas.outcome import Failed, FateUnknown, Outcome, Rejected, Trouble
 from workers.clock import Clock
 from workers.errors import LettaUnavailableError
 from workers.turn.letta.classify import answer_of, from_exception
@@ -28,6 +28,9 @@ from workers.turn.letta.network import TROUBLE
 from workers.turn.letta.probe import Probe, unavailable
 from workers.turn.letta.reading import Reading, StreamError, events_of, usage_of
 from workers.turn.letta.transport import turn_timeout
+
+_AWAKE_SECONDS = 5.0
+"""A server that is well answers a cheap question at once; one that does not is asked again soon."""
 
 
 class RestLetta:
@@ -57,6 +60,17 @@ class RestLetta:
 
     async def abilities(self) -> Abilities:
         return await self._probe.abilities()
+
+    async def awake(self) -> None:
+        limit = asyncio.timeout(_AWAKE_SECONDS)
+        self._probe.forget()
+        try:
+            async with limit:
+                await self._probe.abilities()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise LettaUnavailableError(f"no answer within {_AWAKE_SECONDS:g} s") from error
 
     async def turn(self, context: Context, call: Call, run_named: RunNamed) -> Outcome:  # noqa: ARG002 - for adapters that send the tenant
         if not is_agent_id(call.agent):
@@ -128,7 +142,7 @@ class RestLetta:
         try:
             abilities = await self.abilities()
         except LettaUnavailableError as error:
-            return Failed(f"not sent: {error}", counts=False)
+            return Failed(f"not sent: {error}", counts=False, trouble=Trouble.ILL if error.answered else Trouble.AWAY)
         if abilities.joins:
             try:
                 stream = await self._open(call, background=True)

@@ -141,6 +141,7 @@ GIVEN: dict[str, tuple[dict[str, Any], Any]] = {
     "discard": ({"entry_id": "e"}, b"gone"),
     "park": ({"agent": "a", "by": "p", "why": "w"}, b"already"),
     "unpark": ({"agent": "a"}, [b"not_parked", b"0"]),
+    "note_away": ({"for_ms": 1}, 1),
     "abandon": ({"owner": "o", "cursor": 0, "seed": "s"}, [b"0", 0, 0, b"0"]),
     "recount": ({"counter": "waiting", "drift": -1}, b"0"),
     "repair_agent": ({"agent": "a"}, b"0"),

@@ -219,7 +219,7 @@ async def test_an_agent_that_cannot_be_looked_up_waits_at_no_cost(bench: Bench) 
     bench.letta.away = True
     found = await bench.run()
 
-    assert (found.state, found.cause, found.refund, found.fate_open) == (State.WAITING, Cause.RETURNED, True, False)
+    assert (found.state, found.cause, found.refund, found.fate_open) == (State.WAITING, Cause.SERVER_AWAY, True, False)
     assert bench.letta.calls == []
 
 

@@ -19,6 +19,7 @@ from schemas.outcome import (
     Rejected,
     Replied,
     Throttled,
+    Trouble,
     Usage,
 )
 from schemas.verdict import Drop, Wait
@@ -125,6 +126,20 @@ def test_a_server_that_is_away_costs_no_attempt_however_many_there_were(attempt:
     assert 1_500 <= found.hold_ms <= 2_500
     assert (found.state, found.cause, found.hold, found.refund) == (State.WAITING, Cause.BACKOFF, "agent", True)
     assert after(Failed("503", retry_after_ms=60_000, counts=False)).hold_ms == 60_000
+
+
+def test_what_waits_for_the_server_says_so() -> None:
+    found = after(Failed("not sent: refused", counts=False, trouble=Trouble.AWAY), attempt=3)
+
+    assert (found.cause, found.hold, found.refund) == (Cause.SERVER_AWAY, "agent", True)
+    assert found.hold_ms <= 2_500
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_cut_that_is_the_servers_doing_costs_no_attempt_and_its_fate_stays_open(*, counts: bool) -> None:
+    found = after(FateUnknown("reset", counts=counts))
+
+    assert (found.cause, found.fate_open, found.refund) == (Cause.LOOKING, True, not counts)
 
 
 @pytest.mark.parametrize(

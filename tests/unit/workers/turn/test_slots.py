@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.outcome import Trouble
 from tests.support.builders import of_tenant
 from tests.support.time import FakeClock
 from workers.broker.rules import Pool
+from workers.turn.breaker import PROBE_SECONDS, Breaker
 from workers.turn.inflight import AdaptiveLimit
 from workers.turn.slots import ServerSlots, Slots, usable
 
@@ -156,3 +158,25 @@ async def test_who_waits_for_a_slot_is_woken_by_the_next_that_comes_free() -> No
 @pytest.mark.parametrize("within", [0, -1, 0.001])
 async def test_who_waits_does_not_wait_longer_than_it_said(within: float) -> None:
     await asyncio.wait_for(one_pool(1).changed(within), 5)
+
+
+def test_a_server_that_is_left_alone_has_room_for_the_one_turn_that_is_let_through() -> None:
+    """For whichever tenant, also where its turns hang; and for one only."""
+    clock = FakeClock()
+    breaker = Breaker(clock)
+    slots = Slots(Pool.STANDARD, 8, ServerSlots(FixedLimit(8), breaker))
+    assert slots.grant(of_tenant("acme")) > 0
+    for _ in range(3):
+        breaker.failed(Trouble.AWAY, "a", clock.monotonic())
+    assert (slots.free, slots.grant(of_tenant("acme"))) == (0, 0)
+
+    clock.advance(PROBE_SECONDS)
+    breaker.asked(answered=True)
+
+    assert (slots.free, slots.grant(of_tenant("acme"))) == (1, 1)
+    assert (slots.free, slots.grant(of_tenant("globex"))) == (0, 0)
+    slots.hand_back(of_tenant("acme"), 1)
+    assert slots.grant(of_tenant("globex")) == 1
+    breaker.worked(clock.monotonic())
+    slots.release(of_tenant("acme"), slots.in_use - 1)
+    assert slots.free > 1

@@ -19,6 +19,7 @@ from schemas.outcome import (
     Rejected,
     Replied,
     Throttled,
+    Trouble,
 )
 from workers.turn.letta.classify import Answer, from_answer, from_event, from_exception, from_stop, retry_after_ms
 
@@ -219,6 +220,25 @@ def test_retry_after(value: str | None, date: str | None, expected: int | None) 
 def test_retry_after_never_raises(value: str, date: str) -> None:
     wait = retry_after_ms(value, date)
     assert wait is None or 0 <= wait <= 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "trouble"),
+    [
+        (500, {"detail": "An internal error"}, Trouble.ILL),
+        (503, {"detail": "Service unavailable"}, Trouble.ILL),
+        (401, {"detail": "Unauthorized"}, Trouble.AWAY),
+        (404, "<html>no such page</html>", Trouble.AWAY),
+        (500, model("llm_error", "INTERNAL_SERVER_ERROR: OpenAI"), None),
+        (504, model("llm_timeout"), None),
+        (409, {"detail": "A database deadlock was detected."}, None),
+    ],
+)
+def test_the_servers_own_trouble_is_told_from_its_models(status: int, body: object, trouble: Trouble | None) -> None:
+    outcome = from_answer(Answer(status, body))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.trouble is trouble
 
 
 def test_retry_after_reaches_the_outcome() -> None:

@@ -17,7 +17,7 @@ import letta_client
 import pytest
 from letta_client import AsyncLetta
 
-from schemas.outcome import Failed, FateUnknown
+from schemas.outcome import Failed, FateUnknown, Trouble
 from workers.turn.letta.network import TROUBLE, broken
 from workers.turn.letta.transport import connect
 
@@ -209,4 +209,4 @@ def test_a_run_that_was_named_was_sent() -> None:
 
 
 def _not_sent(outcome: Failed | FateUnknown) -> bool:
-    return isinstance(outcome, Failed) and not outcome.counts
+    return isinstance(outcome, Failed) and not outcome.counts and outcome.trouble is Trouble.AWAY
