@@ -4,5 +4,5 @@
 -- ARGV: for_ms
 -- RETURNS: 1, or 0 where the tenant is not there
 if not registered() then return 0 end
-hold('~', NOW + tonumber(ARGV[1]), 'server_away')
+redis.call('HSET', key('holds'), '~', digits(NOW + tonumber(ARGV[1])) .. '|server_away')
 return 1
