@@ -5,11 +5,13 @@ the Procfile runs one each.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from arq.connections import ArqRedis
 
+from workers import failpoints
 from workers.broker.arq import connect_arq
 from workers.broker.client import REDIS_AWAY, Durability, close, require_durable
 from workers.broker.rules import Pool
@@ -110,7 +112,7 @@ def dispatcher(settings: Settings, process_id: str | None = None) -> Process:
     Raises:
         ConfigurationError: an address is missing.
     """
-    resources = build(settings, "dispatcher", process_id)
+    resources = _build(settings, "dispatcher", process_id)
     letta = _letta(settings, resources)
     arq = _arq(settings)
     bells = Bells(arq, resources.scripts, resources.log)
@@ -130,7 +132,7 @@ def pools(settings: Settings, names: Sequence[Pool], process_id: str | None = No
     Raises:
         ConfigurationError: an address is missing.
     """
-    resources = build(settings, "-".join(names), process_id)
+    resources = _build(settings, "-".join(names), process_id)
     breaker = Breaker(resources.clock, telling(resources))
     letta = GuardedLetta(_letta(settings, resources), breaker, resources.clock)
     arq = _arq(settings)
@@ -171,6 +173,14 @@ async def run_until(process: Process, ended: asyncio.Event) -> None:
     finally:
         await end(starting, ending)
         await process.stop()
+
+
+def _build(settings: Settings, role: str, process_id: str | None) -> Resources:
+    point = failpoints.arm(os.environ)
+    resources = build(settings, role, process_id)
+    if point is not None:
+        resources.log.process.warning("a fail-point is set: this process will break itself")
+    return resources
 
 
 def _letta(settings: Settings, resources: Resources) -> LettaPort:

@@ -18,6 +18,7 @@ FLOOR = (
     "workers.tasks",
     "workers.version",
     "workers.patience",
+    "workers.failpoints",
     "workers.settings",
     "workers.log",
 )
@@ -32,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "workers.tasks": ((), "ends tasks, whichever they are"),
     "workers.version": ((), "tells versions apart"),
     "workers.patience": (("workers.clock",), "counts time that it is given"),
+    "workers.failpoints": (("workers.errors",), "every loop comes by one; it knows none"),
     "workers.broker": (("schemas", "workers.errors"), "the floor: anything above would make a cycle"),
     "workers.settings": (("schemas", "workers.broker.rules", "workers.errors"), "read before anything is built"),
     "workers.log": (("schemas", "workers.settings"), "everybody logs"),

@@ -7,6 +7,7 @@ from schemas.context import Context
 from workers.broker.results import Move
 from workers.dispatch.expand import Expander
 from workers.dispatch.route import Bulk, Refused, as_conflict
+from workers.failpoints import Point, hit
 from workers.ids import new_seed
 from workers.mailbox.ring import Bells
 from workers.resources import Resources
@@ -63,7 +64,9 @@ class Carrier:
     async def _move(self, context: Context, moves: Sequence[Move]) -> list[str]:
         seed = new_seed()
         owner = self._resources.process_id
+        hit(Point.BEFORE_DISPATCH)
         answers = await self._resources.scripts.dispatch_all(context, owner=owner, moves=moves, seed=seed)
+        hit(Point.AFTER_DISPATCH)
         await self._bells.ring(context, [pool for answer in answers for pool in answer.pools], seed)
         await self._bells.note(context, min((one.next_look_ms for one in answers if one.next_look_ms), default=0))
         return [answer.status for answer in answers]

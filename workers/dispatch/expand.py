@@ -8,6 +8,7 @@ import asyncio
 
 from schemas.context import Context
 from workers.dispatch.route import Bulk
+from workers.failpoints import Point, hit
 from workers.ids import new_seed
 from workers.mailbox.ring import Bells
 from workers.resources import Resources
@@ -34,6 +35,7 @@ class Expander:
             status = await scripts.snapshot(context, owner=owner, move=bulk.move)
             if status not in {"taken", "expanding"}:
                 return status
+            hit(Point.AFTER_SNAPSHOT)
             log = self._resources.log.of(context)
             log.info("recipients taken down", message=bulk.message_id, recipients=len(bulk.move.recipients))
         while True:
@@ -52,5 +54,6 @@ class Expander:
             if answer.left == 0:
                 await self._bells.note(context, answer.next_look_ms)
                 return "moved"
+            hit(Point.IN_EXPAND)
             # Redis answers faster than a loop turns: the other tenants' batches go on, too.
             await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from schemas.newer import stored_by_a_newer
 from workers.broker.client import REDIS_AWAY
 from workers.broker.results import Settlement, TakenBatch
 from workers.broker.rules import SUSPECT_PAUSE_MS, Pool, Rules
+from workers.failpoints import Point, hit
 from workers.mailbox.leases import Keeper
 from workers.mailbox.ring import Bells
 from workers.mailbox.settle import Settler
@@ -128,9 +129,12 @@ class Drain:
     async def _one(self, taken: Taken, now_ms: int, asked_at: float) -> None:
         log = self._hands.resources.log.of(self._context)
         try:
+            hit(Point.AFTER_TAKE)
             settlement = await self._settlement(taken, now_ms, asked_at)
+            hit(Point.BEFORE_SETTLE)
             rings = not self._taking
             result = await self._hands.settler.settle(self._context, settlement, rings=rings)
+            hit(Point.AFTER_SETTLE)
             if not rings:
                 await self._settled()
             log.info(

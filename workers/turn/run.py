@@ -18,6 +18,7 @@ from workers.broker.client import REDIS_AWAY
 from workers.broker.results import Settlement
 from workers.directory.agents import Directory
 from workers.errors import LettaUnavailableError
+from workers.failpoints import Point, hit
 from workers.mailbox.leases import Keeper
 from workers.policies.chain import judge
 from workers.policies.contract import Facts
@@ -145,6 +146,7 @@ class TurnRunner:
             # In a task of its own: the adapter's deadline must not end inside a Redis call (workers/tasks.py).
             await asyncio.shield(asyncio.create_task(self._record_run(turn, context, run_id)))
 
+        hit(Point.BEFORE_CALL)
         started = self._limit.started()
         counted = False
         try:
@@ -152,6 +154,7 @@ class TurnRunner:
             counted = isinstance(outcome, Replied)
         finally:
             self._limit.ended(started, counted=counted)
+        hit(Point.AFTER_CALL)
         return self._settle_outcome(turn, outcome, span)
 
     def _settle_outcome(self, turn: Turn, outcome: Outcome, span: Running) -> Settlement:
