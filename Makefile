@@ -10,7 +10,7 @@ FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c 'import sys; sys.exit(not (3, 
 	echo "Postroom needs Python 3.11 or 3.12; found none of: $(CANDIDATES). Name one: make PYTHON=/path/to/python3.12" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check format lint types tests test-real-letta clean
+.PHONY: help install demo up test check format lint types tests chaos chaos-full test-real-letta clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -42,6 +42,12 @@ tests: install ## All tests
 format: install ## Put the code in its form
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+chaos: install ## Break real processes in every way, one of each kind (2 minutes), and print the table
+	$(BIN)/python -m tests.chaos --quick --seed $(or $(SEED),7)
+
+chaos-full: install ## Everything, and a soak by seed (20 minutes); the table goes into docs/faults.md: make chaos-full SEED=3
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),7) --write docs/faults.md
 
 test-real-letta: install ## The contract suites over a real server: make test-real-letta LETTA_BASE_URL=http://...
 	@test -n "$(LETTA_BASE_URL)" || { echo "LETTA_BASE_URL is not set: expected the address of a Letta server" >&2; exit 2; }

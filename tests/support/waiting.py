@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-async def until(look: Callable[[], object], within: float = 10) -> None:
+async def until(look: Callable[[], object], within: float = 10, every: float = 0.005) -> None:
     """Looks again and again until the answer (of a function or a coroutine) is true; fails after `within` seconds."""
     over_at = time.monotonic() + within
     while True:
@@ -14,4 +14,4 @@ async def until(look: Callable[[], object], within: float = 10) -> None:
         if await answer if inspect.isawaitable(answer) else answer:
             return
         assert time.monotonic() < over_at, f"not within {within:g} s"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(every)
