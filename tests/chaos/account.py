@@ -190,7 +190,7 @@ def recovery(done: Account, load: Load, strike: Strike) -> list[int]:
 
 def _in_flight(story: list[Event]) -> list[Event]:
     """Where a message is under way, or over; taken and given back without a call is neither."""
-    following = [*story[1:], None]
+    following: list[Event | None] = [*story[1:], None][: len(story)]
     return [
         event
         for event, after in zip(story, following, strict=True)

@@ -95,6 +95,7 @@ def test_a_turn_of_another_process_that_simply_ends_was_not_struck() -> None:
 
     assert recovery(done, load_of("m"), Strike(1000, 1000)) == []
     assert recovery(done, load_of("m"), Strike(1000, 1200, "outage")) == [300]
+    assert recovery(done, load_of("m"), Strike(2000, 2200, "outage")) == []
 
 
 def test_what_was_not_yet_in_a_mailbox_is_struck_with_its_dispatcher() -> None:
