@@ -1,7 +1,9 @@
 """One Postroom to be broken: a real Redis, the services as processes, a sandbox Letta, and proxies between them."""
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import tempfile
 from collections import Counter
@@ -40,6 +42,8 @@ class Plan:
     """In all, shared out over the tenants."""
     pools: int = 2
     dispatchers: int = 1
+    parent: bool = False
+    """Whether `postroom serve fleet` starts the pools and dispatchers, and buries its dead."""
     fsync: str = "always"
     deadline_seconds: float = 60
     twin: int = 0
@@ -132,14 +136,17 @@ class Rig:
 
     async def holders(self) -> Counter[str]:
         """How many leases each pool has, by its name; those of processes that are gone are left out."""
-        pids = {process.pid: name for name, process in self.fleet.processes.items()}
-        signs = [await self.client.get(key) async for key in self.client.scan_iter(match=keys.process("*"))]
-        names = {one["process"]: pids.get(one["pid"], "") for one in map(json.loads, filter(None, signs))}
-        found: Counter[str] = Counter()
+        names = {process.pid: name for name, process in self.fleet.processes.items()}
+        return Counter({names[pid]: held for pid, held in (await self.holding()).items() if pid in names})
+
+    async def holding(self) -> Counter[int]:
+        """How many leases each process has, by its pid."""
+        pids = {sign["process"]: int(sign["pid"]) for sign in await self.signs()}
+        found: Counter[int] = Counter()
         for context in self.contexts():
             for holder in await self.client.hvals(keys.of(context).holders):
-                found[names.get(holder.decode().split("|")[2], "")] += 1
-        del found[""]
+                if (pid := pids.get(holder.decode().split("|")[2])) is not None:
+                    found[pid] += 1
         return found
 
     async def now_ms(self) -> int:
@@ -161,22 +168,37 @@ class Rig:
         self.ids = {one["name"]: one["id"] for one in listed}
 
     async def start_services(self) -> None:
-        self.meant_to_run = {
-            **{f"dispatcher-{n + 1}": ("serve", "dispatcher") for n in range(self.plan.dispatchers)},
-            **{f"pool-{n + 1}": ALL_POOLS for n in range(self.plan.pools)},
-        }
+        plan = self.plan
+        if plan.parent:
+            sizes = ("--dispatchers", str(plan.dispatchers), "--pools", str(plan.pools))
+            self.meant_to_run = {"fleet": ("serve", "fleet", *sizes)}
+        else:
+            self.meant_to_run = {
+                **{f"dispatcher-{n + 1}": ("serve", "dispatcher") for n in range(plan.dispatchers)},
+                **{f"pool-{n + 1}": ALL_POOLS for n in range(plan.pools)},
+            }
         for name in self.meant_to_run:
             self.start(name)
         await until(self.all_ready, within=START_SECONDS, every=0.2)
 
-    def all_ready(self) -> bool:
-        """Whether every service has said so in its log."""
-        return all('"event": "ready"' in self.fleet.log(name) for name in self.meant_to_run)
+    async def all_ready(self) -> bool:
+        """Whether as many processes as there should be tell Redis that they are ready."""
+        ready = [sign for sign in await self.signs() if sign["services"] and all(sign["services"].values())]
+        return len(ready) >= self.plan.dispatchers + self.plan.pools
+
+    async def signs(self) -> list[dict[str, Any]]:
+        """What the processes tell of themselves."""
+        signs = [await self.client.get(key) async for key in self.client.scan_iter(match=keys.process("*"))]
+        return [json.loads(sign) for sign in signs if sign]
 
     async def end(self) -> None:
         """At once, and without regard: nothing of it is needed any more."""
+        children = [pid for process in self.fleet.processes.values() for pid in children_of(process.pid)]
         for process in self.fleet.processes.values():
             process.kill()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for process in self.fleet.processes.values():
             await asyncio.to_thread(process.wait)
         await self.admin.aclose()
@@ -184,6 +206,13 @@ class Rig:
         await self.redis.stop()
         await self.letta.stop()
         await asyncio.to_thread(self.server.stop)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process of ours has started."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 @asynccontextmanager

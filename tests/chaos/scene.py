@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.chaos.account import Account, Strike
 from tests.chaos.load import Load
-from tests.chaos.rig import Plan, Rig
+from tests.chaos.rig import Plan, Rig, children_of
 from tests.support.waiting import until
 
 
@@ -67,6 +67,17 @@ class Scene:
             assert time.monotonic() < over_at, f"no pool had {least} turns in flight within {within:g} s"
             await asyncio.sleep(0.02)
 
+    async def busy_child(self, least: int = 2, within: float = 30) -> int:
+        """The same where a parent starts the pools: the child's pid."""
+        over_at = time.monotonic() + within
+        while True:
+            busy = sorted(pid for pid, held in (await self.rig.holding()).items() if held >= least)
+            alive = {child for name in self.rig.fleet.processes.values() for child in children_of(name.pid)}
+            if fit := [pid for pid in busy if pid in alive]:
+                return self.random.choice(fit)
+            assert time.monotonic() < over_at, f"no child had {least} turns in flight within {within:g} s"
+            await asyncio.sleep(0.02)
+
     async def strike(self, what: str = "turns") -> None:
         """Now something is struck."""
         now = await self.rig.now_ms()
@@ -115,6 +126,8 @@ class Fault:
     doubled: int = 0
     extra_calls: tuple[int, int] | None = (0, 0)
     """At most so many; None: the fault makes the server refuse, and calls are made again for that."""
+    p95_seconds: tuple[float, float] = (20.0, 20.0)
+    """Quick (on machines of all kinds) and full."""
     recovery_seconds: float = 30.0
     only: tuple[str, ...] = ()
 

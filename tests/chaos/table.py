@@ -81,6 +81,9 @@ def _problems(fault: Fault, scene: Scene, done: Account, recovery: tuple[float, 
     calls = fault.extra_calls[0 if scene.scale.quick else 1] if fault.extra_calls else None
     if calls is not None and done.extra_calls > calls:
         found.append(f"{done.extra_calls} extra calls, {calls} at most")
+    p95 = fault.p95_seconds[0 if scene.scale.quick else 1]
+    if recovery is not None and recovery[1] > min(p95, fault.recovery_seconds):
+        found.append(f"95 of 100 recovered within {recovery[1]:.1f} s, {p95:g} s at most")
     if recovery is not None and recovery[2] > fault.recovery_seconds:
         found.append(f"recovered within {recovery[2]:.1f} s, {fault.recovery_seconds:g} s at most")
     return found

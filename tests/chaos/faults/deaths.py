@@ -1,6 +1,7 @@
 """Processes that die: pools, dispatchers, all of them at once, and at the worst moments."""
 
 import asyncio
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,30 @@ async def kill_pools(scene: Scene) -> str:
         if n + 1 < times:
             await asyncio.sleep(scene.random.uniform(1.5, 3))
     return f"kill -9 of 1 of {len(scene.rig.pools)} pools in mid-call, {_times(times)}"
+
+
+async def kill_children(scene: Scene) -> str:
+    """F01 where a parent waits for its children, and frees at once what a dead one held."""
+    times = scene.scale.count(2, 20)
+    for _ in range(times):
+        pid = await scene.busy_child()
+        await asyncio.sleep(scene.random.uniform(0, 0.3))
+        await scene.strike()
+        os.kill(pid, signal.SIGKILL)
+        # A spare has been started by then; who kills faster measures how fast Python starts.
+        await asyncio.sleep(scene.random.uniform(3, 5))
+    scene.nobody_died()
+    return f"kill -9 of a pool under `postroom serve fleet` in mid-call, {_times(times)}"
+
+
+async def kill_parent(scene: Scene) -> str:
+    """F01: the parent, and one of its children at once: nobody is left to bury it."""
+    pid = await scene.busy_child()
+    await scene.strike()
+    await scene.rig.kill("fleet")
+    os.kill(pid, signal.SIGKILL)
+    scene.rig.start("fleet")
+    return "kill -9 of `postroom serve fleet` and of a pool under it at once"
 
 
 async def kill_pool_unknown(scene: Scene) -> str:
@@ -176,6 +201,7 @@ FAULTS = [
         quick=False,
         extra_calls=(2 * SLOTS, 40 * SLOTS),
         limit_seconds=(110, 300),
+        p95_seconds=(45, 45),
         recovery_seconds=45,
     ),
     Fault(
@@ -188,7 +214,30 @@ FAULTS = [
         delay_seconds=1.0,
         extra_calls=(0, 0),
         limit_seconds=(110, 300),
+        p95_seconds=(45, 45),
         recovery_seconds=45,
+    ),
+    Fault(
+        "F01 parent",
+        "a pool dies under a parent",
+        kill_children,
+        plan=Plan(parent=True),
+        messages=(60, 1200),
+        per_second=(10, 15),
+        delay_seconds=1.0,
+        p95_seconds=(15, 2),
+        extra_calls=(SLOTS, 20 * SLOTS),
+    ),
+    Fault(
+        "F01 both",
+        "a parent dies with a pool",
+        kill_parent,
+        plan=Plan(parent=True),
+        messages=(60, 200),
+        per_second=(10, 15),
+        delay_seconds=1.0,
+        extra_calls=(SLOTS, SLOTS),
+        quick=False,
     ),
     Fault(
         "F02",
