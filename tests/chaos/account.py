@@ -45,7 +45,8 @@ class Strike:
     began_ms: int
     ended_ms: int
     what: str = "turns"
-    """`turns`: running ones, of a process that died; `stream`: what was not yet in a mailbox; `outage`: everything."""
+    """`turns`: those of a process that died; `stream`: what was not yet in a mailbox; `outage`: all that was in flight
+    in it."""
 
 
 @dataclass
@@ -178,10 +179,12 @@ def recovery(done: Account, load: Load, strike: Strike) -> list[int]:
         after = [event for event in story if event.at_ms > strike.began_ms]
         if strike.what == "stream":
             struck = load.accepted[id_].accepted_at_ms <= strike.began_ms and not before
+        elif strike.what == "outage":
+            met = [event for event in story if event.at_ms <= strike.ended_ms]
+            struck = bool(met) and not met[-1].state.is_final and any(one.state is State.RUNNING for one in met)
         else:
             struck = bool(before) and before[-1].state is State.RUNNING
-            if strike.what == "turns":
-                struck = struck and bool(after) and after[0].state is State.WAITING
+            struck = struck and bool(after) and after[0].state is State.WAITING
         again = [event.at_ms for event in _in_flight(after) if event.at_ms >= strike.ended_ms]
         if struck and again:
             found.append(again[0] - strike.ended_ms)

@@ -12,6 +12,7 @@ from workers.errors import NotAcceptedError, OverloadedError, PostroomError
 
 AGAIN_SECONDS = 0.2
 GIVE_UP_SECONDS = 120.0
+MOST = 20_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Load:
     rig: Rig
     prefix: str
     count: int
+    """At least so many: a load goes on until the fault is over, however long that takes on this machine."""
     per_second: float
     delay_seconds: float
     options: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +49,7 @@ class Load:
     slowest_seconds: float = 0.0
     """The longest that a producer waited for an answer, whichever."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by a fault that wants no more of it."""
+    """Set once the blow is over: no more than `count` then."""
 
     async def run(self) -> None:
         tenants = list(self.only) or list(self.rig.tenants)
@@ -57,11 +59,11 @@ class Load:
         agents = self.rig.tenants[tenant]
         began = time.monotonic()
         async with TenantClient.open(self.rig.url, tenant=tenant, principal="chaos") as client:
-            for place, number in enumerate(range(first, self.count, step)):
+            for place, number in enumerate(range(first, MOST, step)):
                 ahead = began + number / self.per_second - time.monotonic()
                 if ahead > 0:
                     await asyncio.sleep(ahead)
-                if self.over.is_set():
+                if number >= self.count and self.over.is_set():
                     return
                 await self._one(client, agents[place % len(agents)], number)
 

@@ -100,6 +100,7 @@ async def _struck(scene: Scene, fault: Fault) -> str:
     loading = asyncio.create_task(load.run())
     try:
         what = await fault.act(scene)
+        load.over.set()
         await loading
     finally:
         loading.cancel()

@@ -49,7 +49,7 @@ class Scene:
         if not holds:
             self.broken.append(sentence)
 
-    async def in_flight(self, least: int = 4, within: float = 30) -> None:
+    async def in_flight(self, least: int = 4, within: float = 120) -> None:
         """Waits until so many turns run."""
 
         async def enough() -> bool:
@@ -57,7 +57,7 @@ class Scene:
 
         await until(enough, within, every=0.02)
 
-    async def busy_pool(self, least: int = 2, within: float = 30) -> str:
+    async def busy_pool(self, least: int = 2, within: float = 120) -> str:
         """Waits for a pool with so many turns in flight; which one, where there are several, goes by the seed."""
         over_at = time.monotonic() + within
         while True:
@@ -67,7 +67,7 @@ class Scene:
             assert time.monotonic() < over_at, f"no pool had {least} turns in flight within {within:g} s"
             await asyncio.sleep(0.02)
 
-    async def busy_child(self, least: int = 2, within: float = 30) -> int:
+    async def busy_child(self, least: int = 2, within: float = 120) -> int:
         """The same where a parent starts the pools: the child's pid."""
         over_at = time.monotonic() + within
         while True:
@@ -90,7 +90,7 @@ class Scene:
         yield
         self.strikes.append(Strike(began, await self.rig.now_ms(), "outage"))
 
-    async def fall(self, name: str, within: float = 60) -> None:
+    async def fall(self, name: str, within: float = 150) -> None:
         """Waits until a process has died by itself."""
         await until(lambda: not self.rig.is_alive(name), within, every=0.02)
         self.rig.fleet.processes.pop(name).wait()
@@ -120,13 +120,13 @@ class Fault:
     options: tuple[tuple[str, Any], ...] = ()
     quick: bool = True
     full: bool = True
-    limit_seconds: tuple[float, float] = (75, 240)
+    limit_seconds: tuple[float, float] = (180, 240)
     """The fault is over by then, or it does not hold."""
     lost: int = 0
     doubled: int = 0
     extra_calls: tuple[int, int] | None = (0, 0)
     """At most so many; None: the fault makes the server refuse, and calls are made again for that."""
-    p95_seconds: tuple[float, float] = (20.0, 20.0)
+    p95_seconds: tuple[float, float] = (30.0, 20.0)
     """Quick (on machines of all kinds) and full."""
     recovery_seconds: float = 30.0
     only: tuple[str, ...] = ()

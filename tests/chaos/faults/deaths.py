@@ -179,7 +179,6 @@ FAULTS = [
         messages=(60, 2000),
         per_second=(15, 40),
         extra_calls=(SLOTS, 20 * SLOTS),
-        limit_seconds=(75, 200),
     ),
     Fault(
         "F01 runs",
@@ -187,7 +186,6 @@ FAULTS = [
         kill_pools,
         plan=Plan(mode="runs"),
         extra_calls=(SLOTS, 20 * SLOTS),
-        limit_seconds=(90, 240),
     ),
     Fault(
         "F01 plain",
@@ -200,7 +198,6 @@ FAULTS = [
         doubled=2 * SLOTS,
         quick=False,
         extra_calls=(2 * SLOTS, 40 * SLOTS),
-        limit_seconds=(110, 300),
         p95_seconds=(45, 45),
         recovery_seconds=45,
     ),
@@ -213,7 +210,6 @@ FAULTS = [
         options=(("on_unknown", "never_resend"),),
         delay_seconds=1.0,
         extra_calls=(0, 0),
-        limit_seconds=(110, 300),
         p95_seconds=(45, 45),
         recovery_seconds=45,
     ),
@@ -252,7 +248,6 @@ FAULTS = [
         at_point(Point.AFTER_CALL, 6),
         plan=Plan(mode="runs"),
         extra_calls=(SLOTS, SLOTS),
-        limit_seconds=(90, 240),
     ),
     Fault(
         "F03 settled",
@@ -285,7 +280,6 @@ FAULTS = [
         messages=(60, 1000),
         per_second=(15, 25),
         extra_calls=(2 * SLOTS, 2 * SLOTS),
-        limit_seconds=(75, 240),
     ),
     Fault(
         "F09 frozen",

@@ -26,6 +26,7 @@ async def flood(scene: Scene) -> str:
     flooder = next(iter(rig.tenants))
     number = int(FLOOD_PER_SECOND * seconds)
     beside = Load(rig, "flood", number, FLOOD_PER_SECOND, TURN_SECONDS, only=(flooder,))
+    beside.over.set()
     began = await rig.now_ms()
     await asyncio.gather(beside.run(), asyncio.sleep(seconds))
     ended = await rig.now_ms()

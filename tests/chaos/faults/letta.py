@@ -12,8 +12,8 @@ from workers.broker import keys
 
 JOINS = Plan()
 MOST_CALLS = 12
-MARGIN_MS = 700
-"""What was on its way when the server refused."""
+MARGIN_MS = 2_500
+"""What was on its way when the server refused, and until that is written: on machines of all kinds."""
 
 
 async def fail(scene: Scene) -> str:
@@ -89,7 +89,8 @@ async def throttle(scene: Scene) -> str:
         scene.require(not early, f"{len(early)} calls before the {asked} s were over")
         beside = sum(refused_at < at < until for turns in others for at in turns.requests)
         scene.require(beside > 0, "the other tenants stood still")
-        scene.notes.append(f"0 calls of its tenant for {asked} s, {beside} of the others")
+        last = max((at for turns in own for at in turns.requests if refused_at < at < until), default=refused_at)
+        scene.notes.append(f"no call of its tenant from {last - refused_at} ms to {asked} s, {beside} of the others")
 
     scene.checks.append(kept)
     return f"429 with Retry-After {asked} to one call of one tenant"
@@ -205,7 +206,7 @@ FAULTS = [
         messages=(60, 1500),
         per_second=(10, 20),
         extra_calls=None,
-        limit_seconds=(75, 300),
+        limit_seconds=(180, 300),
         p95_seconds=(60, 60),
         recovery_seconds=60,
     ),

@@ -154,7 +154,6 @@ async def soak(scene: Scene) -> str:
                 lasting.add(task)
                 task.add_done_callback(lambda _, kind=kind: busy.discard(kind))  # type: ignore[misc]
             await asyncio.sleep(pause)
-        scene.load.over.set()
         await asyncio.gather(*lasting)
     finally:
         for task in (supervisor, *lasting):
@@ -170,7 +169,7 @@ FAULTS = [
         "soak",
         soak,
         plan=Plan(tenants=3, agents=30, pools=3, dispatchers=2),
-        messages=(10_000, 10_000),
+        messages=(100, 100),
         per_second=(8, 12),
         extra_calls=None,
         quick=False,

@@ -98,6 +98,14 @@ def test_a_turn_of_another_process_that_simply_ends_was_not_struck() -> None:
     assert recovery(done, load_of("m"), Strike(2000, 2200, "outage")) == []
 
 
+def test_an_outage_strikes_all_that_was_in_flight_in_it_and_is_not_over() -> None:
+    tried = [event(1500, State.RUNNING), event(1600, State.WAITING, Cause.BACKOFF), event(2700, State.RUNNING)]
+    untried = [event(1500, State.WAITING), event(2900, State.RUNNING)]
+    done = Account(events={"m": tried, "n": untried})
+
+    assert recovery(done, load_of("m", "n"), Strike(1000, 2000, "outage")) == [700]
+
+
 def test_what_was_not_yet_in_a_mailbox_is_struck_with_its_dispatcher() -> None:
     done = Account(events={"m": [event(5000, State.WAITING), event(5100, State.RUNNING)]})
 
