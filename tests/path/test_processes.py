@@ -66,7 +66,7 @@ async def test_work_of_a_killed_worker_is_in_flight_again_and_no_turn_is_doubled
 ) -> None:
     """kill -9 in mid-turn: the next worker joins the running turn under its otid (FAULTS.md F01)."""
     ids = await send_many(acme, 8, "[[delay 2]] [[say ok]]")
-    await until(lambda: len(running.turns()) >= len(AGENTS))
+    await until(lambda: len(running.turns()) >= len(AGENTS), within=60)
     running.kill("pool")
     running.start("pool", "serve", "pool", "express", "standard", "bulk")
     receipts = await all_final(acme, ids, within=40)
@@ -95,7 +95,7 @@ async def test_redis_may_die_and_come_back_and_no_process_exits(running: Fleet, 
 async def test_a_stopped_pool_lets_its_turns_finish(running: Fleet, acme: TenantClient) -> None:
     """SIGTERM: no call is repeated, nobody waits for a lease to run out (FAULTS.md F29)."""
     sent = await acme.send("acme-writer", "[[delay 1.5]] [[say finished]]")
-    await until(running.turns)
+    await until(running.turns, within=60)
     code = await asyncio.to_thread(running.kill, "pool", signal.SIGTERM)
     receipt = await acme.wait(sent.message_id, within=1)
 
