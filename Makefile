@@ -49,7 +49,7 @@ chaos: install ## Break real processes in every way, one of each kind (2 minutes
 chaos-full: install ## Everything, and a soak by seed (20 minutes); the table goes into docs/faults.md: make chaos-full SEED=3
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),7) --write docs/faults.md
 
-test-real-letta: install ## The contract suites over a real server: make test-real-letta LETTA_BASE_URL=http://...
+test-real-letta: install ## The contract suites and the whole path over a real server: make test-real-letta LETTA_BASE_URL=http://...
 	@test -n "$(LETTA_BASE_URL)" || { echo "LETTA_BASE_URL is not set: expected the address of a Letta server" >&2; exit 2; }
 	LETTA_BASE_URL=$(LETTA_BASE_URL) $(BIN)/python -m pytest tests/contract
 

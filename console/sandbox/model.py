@@ -1,6 +1,7 @@
 """The simulated model behind the agents: how long it takes, how it fails, what its tools return."""
 
 import json
+from typing import NoReturn
 
 from console.sandbox.behaviour import Behaviour
 from console.sandbox.clock import ServerDied
@@ -45,8 +46,13 @@ async def _refuse(world: World, behaviour: Behaviour, run: Run) -> None:
     if behaviour.llm_timeout_times and behaviour.happens("llm_timeout"):
         raise llm_timeout()
     if behaviour.broken_history_times and behaviour.happens("broken_history"):
-        run.steps.append(Step(new_id("step"), 0, 0, "llm_api_error", failed=True))
-        raise broken_history()
+        refuse_history(run)
+
+
+def refuse_history(run: Run) -> NoReturn:
+    """The model says that what the agent has behind it is malformed."""
+    run.steps.append(Step(new_id("step"), 0, 0, "llm_api_error", failed=True))
+    raise broken_history()
 
 
 async def _hang(world: World) -> None:

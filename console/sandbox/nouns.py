@@ -50,6 +50,8 @@ class Thread:
     chars: int = 0
     last_user_text: str = ""
     pending: Pending | None = None
+    whole: bool = True
+    """Whether each tool call in it has its result, and each result its call. The model refuses it otherwise."""
 
 
 @dataclass(slots=True)

@@ -83,6 +83,8 @@ async def update(request: Request) -> Response:
         agent.tool_rules = _rules(body)
     if body.get("name"):
         agent.name = str(body["name"])
+    if body.get("message_ids") is not None:
+        _rewrite(agent, _strings(body["message_ids"]))
     _fill(agent, body)
     agent.updated_at = world.clock.now()
     return Answer(agent_json(world, agent, RELATIONS))
@@ -128,6 +130,16 @@ def _include(request: Request) -> frozenset[str]:
     if asked or "x-stainless-package-version" in request.headers or not agent:
         return frozenset(asked)
     return RELATIONS
+
+
+def _rewrite(agent: Agent, message_ids: list[str]) -> None:
+    """Put other messages into the agent's context, unchecked, as the real server does."""
+    agent.thread.message_ids = message_ids
+    known = {message.id: message for message in agent.messages}
+    details = [known[each].details for each in message_ids if each in known]
+    calls = [call["tool_call_id"] for each in details if isinstance(call := each.get("tool_call"), dict)]
+    results = [each["tool_call_id"] for each in details if "tool_return" in each]
+    agent.thread.whole = calls == results
 
 
 def _model(body: JsonObject) -> str:

@@ -12,7 +12,7 @@ from console.sandbox.clock import ServerDied
 from console.sandbox.directives import Script, read_script
 from console.sandbox.errors import pending_approval, turn_invalid
 from console.sandbox.ids import new_id, otid_of
-from console.sandbox.model import approval_response, simulated_return, think
+from console.sandbox.model import approval_response, refuse_history, simulated_return, think
 from console.sandbox.nouns import (
     KEPT_MESSAGES,
     Agent,
@@ -135,6 +135,8 @@ class _Execution:
     async def steps(self) -> Ending:
         """The loop of the agent: think, act, land, until it has nothing more to do."""
         self._begin()
+        if not self.turn.thread.whole:
+            refuse_history(self.turn.run)
         while True:
             await think(self.world, self.turn.agent, self.turn.run, self.script, self.ending.usage.steps + 1)
             stop = self._act()

@@ -79,6 +79,9 @@ class Fleet:
 
     def start_all(self) -> None:
         self.start("dispatcher", "serve", "dispatcher")
+        self.start_pool()
+
+    def start_pool(self) -> None:
         self.start("pool", "serve", "pool", "express", "standard", "bulk")
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:

@@ -146,22 +146,23 @@ async def test_an_approval_asked_for_is_a_reply(bench: Bench) -> None:
 
 
 async def test_a_turn_that_runs_past_the_look_still_runs(recording: Bench) -> None:
-    call = await recording.call("[[delay 3]] [[say at last]]", deadline=0.5)
+    pace = recording.pace
+    call = await recording.call(f"[[delay {3 * pace}]] [[say at last]]", deadline=0.5 * pace)
     cut = await recording.turn(call)
     assert isinstance(cut, FateUnknown)
-    fate = await recording.look(call, cut.run_id, deadline=1.0)
+    fate = await recording.look(call, cut.run_id, deadline=1.0 * pace)
     assert isinstance(fate, StillRunning)
     assert text_of(await recording.look(call, fate.run_id)) == "at last"
 
 
 async def test_a_look_does_not_sit_out_a_run_whose_server_died(recording: Bench) -> None:
     """Such a run never ends (LETTA.md section 4), and the look holds a place that other agents' turns need."""
-    call = await recording.call("[[delay 60]]", deadline=0.5)
+    call = await recording.call("[[delay 60]]", deadline=0.5 * recording.pace)
     cut = await recording.turn(call)
     assert isinstance(cut, FateUnknown)
     began = time.monotonic()
     assert isinstance(await recording.look(call, cut.run_id, deadline=60), StillRunning)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 10 * recording.pace
 
 
 async def test_two_looks_at_once_agree(recording: Bench) -> None:

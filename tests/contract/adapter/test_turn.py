@@ -143,11 +143,11 @@ async def test_a_model_that_fails_costs_an_attempt(bench: Bench, status: int) ->
 
 
 async def test_a_turn_without_end_is_cut_by_its_total_deadline(bench: Bench) -> None:
-    call = await bench.call("[[delay 3]] hello", deadline=0.8)
+    call = await bench.call(f"[[delay {3 * bench.pace}]] hello", deadline=0.8 * bench.pace)
     clock = asyncio.get_running_loop()
     since = clock.time()
     outcome = await bench.turn(call)
-    assert clock.time() - since < 1.5
+    assert clock.time() - since < 1.5 * bench.pace
     assert isinstance(outcome, FateUnknown)
     assert (outcome.run_id is not None) == bench.abilities.lists_runs
     # Seen to its end, so that nothing runs on into the next test.
