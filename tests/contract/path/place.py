@@ -6,7 +6,6 @@ What is asserted is read back from the server's own messages: what an agent hear
 import asyncio
 import json
 import subprocess
-import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ from workers.mailbox.audit import audit
 
 OPERATOR = Operator("test")
 MODEL = "openai-proxy/stub-chat"
-COMMAND = (sys.executable, "-c", "from console.main import main; main()")
 WITHIN_SECONDS = 90.0
 
 
@@ -145,17 +143,8 @@ class Place:
         await until(is_gone, within=WITHIN_SECONDS)
 
     async def postroom(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of the shell, as this tenant, over this ground."""
-        environment = {**self.ground.fleet.environment, "POSTROOM_TENANT": self.tenant}
-        return await asyncio.to_thread(
-            subprocess.run,
-            [*COMMAND, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=WITHIN_SECONDS,
-            check=False,
-        )
+        """A command of the shell over this ground."""
+        return await asyncio.to_thread(self.ground.fleet.command, *arguments, within=WITHIN_SECONDS)
 
     async def document(self, *arguments: str) -> Any:
         """What a command prints for machines."""

@@ -40,7 +40,7 @@ async def test_an_agent_with_a_broken_history_is_parked_until_it_is_mended(place
     assert await place.heard(agent_id) == [used]
 
     await place.letta.agents.update(agent_id, message_ids=whole)
-    ran = await place.postroom("agent", "unpark", "writer")
+    ran = await place.postroom("agent", "unpark", "writer", "-t", place.tenant)
     assert ran.returncode == 0, ran.stderr
     receipts = await place.ends(*(one.message_id for one in sent))
     assert [receipt.reply for receipt in receipts] == ["0", "1"]

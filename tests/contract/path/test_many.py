@@ -87,7 +87,7 @@ async def test_an_imported_copy_is_named_in_the_preview(place: Place) -> None:
     original = await place.agent("support", "role:support", "env:prod")
     other = await place.agent("billing", "role:support", "env:test")
     copy = await place.copy(original)
-    shown = await place.document("send", "--tags", "role:support,env:prod", "hello", "--dry-run")
+    shown = await place.document("send", "--tags", "role:support,env:prod", "hello", "-t", place.tenant, "--dry-run")
 
     assert {one["id"] for one in shown["agents"]} == {original, copy}
     assert other not in str(shown["agents"])
