@@ -147,8 +147,7 @@ class TurnRunner:
             await asyncio.shield(asyncio.create_task(self._record_run(turn, context, run_id)))
 
         hit(Point.BEFORE_CALL)
-        started = self._limit.started()
-        counted = False
+        started, counted = self._limit.started(), False
         try:
             outcome = await self._letta.turn(context, self._call_of(turn), run_named)
             counted = isinstance(outcome, Replied)
