@@ -89,3 +89,35 @@ async def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     assert {receipt.state for receipt in receipts} == {State.DELIVERED}
     assert len(running.turns()) == len(ids)
     assert errors(running) == []
+
+
+async def test_a_server_that_is_killed_and_forgets_its_runs_costs_only_what_it_was_doing(
+    running: Fleet, acme: TenantClient
+) -> None:
+    """Turns that it was in the middle of cannot be told any more; whoever waited goes at once, at the cost of one
+    attempt.
+    """
+    running.kill("letta", signal.SIGTERM)
+    start = ("sandbox", "--port", str(running.letta_port), "--seed-demo", "--turn-log", str(running.turn_log), "--json")
+    running.start("letta", *start)
+    await all_final(acme, [(await acme.send(agent, "[[say before]]")).message_id for agent in AGENTS], within=40)
+    cut = [await acme.send(agent, "[[delay 30]] [[say never]]", on_unknown="never_resend") for agent in AGENTS]
+
+    async def are_named() -> bool:
+        receipts = [await acme.receipt(one.message_id) for one in cut]
+        return all(receipt.deliveries and receipt.deliveries[0].run_id for receipt in receipts)
+
+    # A turn that was begun and not named could not be told from one that was never sent, by a server that forgot all.
+    await until(are_named, within=20)
+    running.kill("letta")
+    ids = [(await acme.send(AGENTS[n % 4], f"[[say {n}]]")).message_id for n in range(8)]
+    await until(lambda: any("letta is left alone" in running.log(name) for name in POOLS), within=20)
+    running.start("letta", *start)
+    receipts = await all_final(acme, ids, within=60)
+    unknown = await all_final(acme, [one.message_id for one in cut])
+
+    assert {receipt.state for receipt in receipts} == {State.DELIVERED}
+    assert {receipt.deliveries[0].attempts for receipt in receipts} == {1}
+    assert {receipt.state for receipt in unknown} == {State.UNKNOWN}
+    assert len(running.turns()) == 2 * len(AGENTS) + len(ids)
+    assert errors(running) == []

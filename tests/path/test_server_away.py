@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from console.checks import Check, Level, process_checks
 from console.sandbox.behaviour import Behaviour
 from console.sandbox.nouns import Agent
+from console.session import Session
 from schemas.delivery import Cause, State
 from schemas.receipt import Receipt
 from tests.support.redis_server import RedisServer
@@ -22,6 +24,7 @@ from workers.broker import keys
 from workers.bus.client import TenantClient
 from workers.clock import SystemClock
 from workers.mailbox.audit import audit
+from workers.resources import build
 from workers.turn.breaker import PROBE_SECONDS
 
 AGENTS = 6
@@ -165,12 +168,14 @@ async def test_a_server_that_fails_by_its_own_word_gets_one_turn_in_five_seconds
     await asyncio.sleep(0.5)
     opened_at = int(time.time() * 1000)
     await asyncio.sleep(2 * PROBE_SECONDS + 1)
+    warned = [check.found for check in await doctor(acme_town) if check.level is Level.WARN]
     tried = [line["at"] for line in requests(acme_town) if line["at"] > opened_at]
     acme_town.sandbox.world.behaviour = None
     receipts = await all_final(acme, ids, within=BACK_WITHIN)
 
     assert 1 <= len(tried) <= 3
     assert all(later - earlier > 1000 * PROBE_SECONDS - 100 for earlier, later in pairwise(tried))
+    assert ["leaves the Letta server alone" in found for found in warned] == [True]
     attempts = [receipt.deliveries[0].attempts for receipt in receipts]
     assert max(attempts) <= 3
     assert sum(attempts) <= len(ids) + 5
@@ -200,6 +205,39 @@ async def test_one_agent_that_fails_is_not_the_server(acme_town: Town, acme: Ten
     assert [receipt.state for receipt in receipts[:3]] == [State.DEAD] * 3
     assert not await is_open(acme_town)
     await assert_whole(acme_town, receipts[3:], agents[1:], turns=2)
+
+
+async def test_an_agent_whose_server_died_under_its_turn_waits_for_the_lock_and_is_called_again(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """The run never ends and the lock stays for 300 s (LETTA.md section 3): nobody else waits for it, and what waits
+    for it pays nothing.
+    """
+    async with town(server, tmp_path, turn_deadline_seconds=1, max_attempts=3) as one, one.of() as acme:
+        orphan, other = one.add_agent("orphan", orphan_times=1), one.add_agent("other")
+        again = await acme.send(orphan.name, "[[say again]]")
+        never = await acme.send(orphan.name, "[[say behind]]")
+
+        async def is_locked_out() -> bool:
+            return await caused(acme, again.message_id) is Cause.BUSY
+
+        await until(is_locked_out, within=30)
+        assert (await acme.ask(other.name, "[[say meanwhile]]", within=10)).reply == "meanwhile"
+        one.sandbox.world.clock.advance(300)
+        receipts = await all_final(acme, [again.message_id, never.message_id], within=30)
+
+        assert [receipt.reply for receipt in receipts] == ["again", "behind"]
+        assert receipts[0].deliveries[0].attempts <= 3
+        assert len(one.turns(orphan)) == 3
+
+
+async def doctor(one: Town) -> list[Check]:
+    """What `postroom doctor` says of the processes."""
+    resources = build(one.settings, "cli")
+    try:
+        return [check async for check in process_checks(Session(one.settings, resources, OPERATOR))]
+    finally:
+        await resources.close()
 
 
 def requests(one: Town) -> list[dict[str, Any]]:
