@@ -37,7 +37,7 @@ check: install ## Format, lint and strict types
 	$(BIN)/mypy
 
 tests: install ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: install ## Put the code in its form
 	$(BIN)/ruff format $(CODE)
