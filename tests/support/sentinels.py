@@ -15,6 +15,7 @@ from tests.support.redis_server import RedisServer, free_port
 SERVICE = "postroom"
 DOWN_AFTER_MS = 500
 FAILOVER_TIMEOUT_MS = 3_000
+PAUSE_MS = 4_000
 KEEPING = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2", "--repl-diskless-sync-delay", "0")
 """A master that has lost its replicas confirms no more writes."""
 
@@ -97,15 +98,22 @@ class Quorum:
     def replicas(self) -> list[RedisServer]:
         return [server for server in self.servers if server is not self.master()]
 
+    def pause_and_fail_over(self) -> None:
+        """As an operator does it who wants to lose nothing: no writes while the sentinels choose and tell everybody."""
+        with redis.Redis(port=self.master().port) as asked:
+            asked.execute_command("CLIENT", "PAUSE", PAUSE_MS, "WRITE")
+        self.fail_over()
+
     def fail_over(self) -> None:
-        """As an operator does it, with every process well."""
+        """With every process well, and writes going on."""
         with self.sentinels[0].ask() as asked:
             asked.execute_command("SENTINEL FAILOVER", SERVICE)
 
     def wait_for_another_than(self, former: RedisServer) -> float:
-        """Until another server says that it is the master; when that was (monotonic seconds)."""
+        """Until another server says that it is the master, and the former one no more; when that was (monotonic)."""
         others = [server for server in self.servers if server is not former]
         _until(lambda: any(_role_of(server).get("role") == "master" for server in others))
+        _until(lambda: _role_of(former).get("role") != "master")
         return time.monotonic()
 
     def _is_settled(self) -> bool:
