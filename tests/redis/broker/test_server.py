@@ -112,6 +112,43 @@ async def test_a_full_redis_accepts_nothing_and_finishes_what_it_has(ledger: Led
     await client.config_set("maxmemory", 0)
 
 
+async def full_for(ledger: Ledger, seconds: float) -> None:
+    """The clock of these tests is a key, which a full Redis does not move."""
+    await ledger.client.config_set("maxmemory", 0)
+    await ledger.time.advance(seconds=seconds)
+    await ledger.client.config_set("maxmemory", 1)
+
+
+async def test_a_full_redis_begins_nothing_and_lets_what_runs_go_on(ledger: Ledger, client: Client) -> None:
+    """Leases are renewed, runs stored, cancels and sweeps done; no turn begins whose end might find no room."""
+    for number in range(1, 5):
+        await ledger.send(f"m{number}", agent_id(number))
+    (running,) = (await ledger.take(1)).taken
+    before = await ledger.counters()
+    # Something that a take would do first, and that alone Redis would allow.
+    await ledger.client.zadd(ledger.keys.later, {f"a:{agent_id(9)}": 1})
+    await client.config_set("maxmemory", 1)
+
+    with pytest.raises(ResponseError, match="command not allowed when used memory"):
+        await ledger.take()
+    assert await ledger.counters() == before
+    await full_for(ledger, 10)
+    pairs = [(running.agent, running.token)]
+    assert await ledger.scripts.renew(ledger.context, lease_ms=15_000, pairs=pairs) == frozenset()
+    assert await ledger.scripts.record_run(
+        ledger.context, delivery_id=running.id, agent=running.agent, token=running.token, run_id="run-1"
+    )
+    assert await ledger.scripts.hold_stream(ledger.context, owner="dispatcher-1", lease_ms=15_000)
+    assert (await ledger.scripts.cancel(ledger.context, message_id="m4")).results == (("m4:1", "cancelled"),)
+    await full_for(ledger, 10)
+    await ledger.scripts.sweep(ledger.context, seed="s", overflow_ms=1_000)
+    assert await ledger.state(running.id) == "running"
+    assert await ledger.settle(running) == "settled"
+
+    await client.config_set("maxmemory", 0)
+    assert await ledger.take_ids() == ["m2:1", "m3:1"]
+
+
 async def test_the_scripts_clock_is_the_servers(client: Client) -> None:
     """Without the tests' clock: Redis' own TIME."""
     time = ScriptTime(client)

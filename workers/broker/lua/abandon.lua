@@ -4,6 +4,7 @@
 -- ARGV: owner cursor seed
 -- RETURNS: {the next cursor, 0 at the end; how many leases were taken back; 1 where it owned the stream; next_look_ms;
 --   pools to ring...}
+though_full()
 if not registered() then return {'0', 0, 0, '0'} end
 local owner, cursor, seed = ARGV[1], ARGV[2], ARGV[3]
 

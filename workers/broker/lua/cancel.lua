@@ -5,6 +5,7 @@
 -- RETURNS: {status, next_look_ms, where to go on (0: over), {delivery_id, result}...}; status is found or not_found,
 --   result is cancelled or the state it is in; next_look_ms is now where what stood behind a cancelled delivery can
 --   go and nobody was rung
+though_full()
 if not registered() then return {'not_found', '0', 0} end
 local message_id, first = ARGV[1], tonumber(ARGV[2])
 local record = key('message', message_id)

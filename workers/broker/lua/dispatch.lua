@@ -4,6 +4,7 @@
 -- ARGV: owner entry_id message_id digest envelope size rank not_before_ms expires_at_ms gather_want gather_within_ms answers seed recipients... (each: agent id, its teams separated by commas)
 -- RETURNS: {status, next_look_ms, pools to ring...}; status is moved, duplicate, conflict, gone, full or lost
 if not registered() then return {'lost', 0} end
+unless_full()
 local owner, entry_id, message_id, digest, envelope = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local size, rank, not_before, expires_at = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 local gather_want, gather_within, answers, seed = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], ARGV[13]

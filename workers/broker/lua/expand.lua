@@ -5,6 +5,7 @@
 -- ARGV: owner entry_id message_id limit seed
 -- RETURNS: {status, how many are left, next_look_ms, pools to ring...}; status is moved, gone or lost
 if not registered() then return {'lost', 0, '0'} end
+unless_full()
 local owner, entry_id, message_id, limit, seed = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local record = key('message', message_id)
 

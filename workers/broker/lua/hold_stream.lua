@@ -3,6 +3,7 @@
 -- KEYS: the tenant's root
 -- ARGV: owner lease_ms
 -- RETURNS: 1 where the caller owns the stream now, 0 where another does
+though_full()
 if not registered() then return 0 end
 local owner, lease_ms = ARGV[1], ARGV[2]
 

@@ -27,6 +27,16 @@ local function registered()
   return redis.call('HEXISTS', key('tenant'), 'max_bytes') == 1
 end
 
+-- A full Redis refuses a script's first write where that one could grow, and none behind it. What finishes or frees
+-- says first that it goes on; what begins something says that it wants room, and is refused whole.
+local function though_full()
+  redis.call('ZREM', key('leases'), '')
+end
+
+local function unless_full()
+  redis.call('HSETNX', key('tenant'), 'max_bytes', '')
+end
+
 local function count(name, by)
   redis.call('HINCRBY', key('counters'), name, by)
 end

@@ -2,6 +2,7 @@
 -- KEYS: the tenant's root
 -- ARGV: delivery_id agent token run_id
 -- RETURNS: 1, or 0 where the lease is lost
+though_full()
 if not registered() then return 0 end
 local delivery_id, agent, token, run_id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 

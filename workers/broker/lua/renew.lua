@@ -2,6 +2,7 @@
 -- KEYS: the tenant's root
 -- ARGV: lease_ms pairs...
 -- RETURNS: the agents of the pairs (agent, token) whose lease is lost
+though_full()
 local lease_ms, there, lost = tonumber(ARGV[1]), registered(), {}
 for i = 2, #ARGV, 2 do
   local agent, token = ARGV[i], ARGV[i + 1]

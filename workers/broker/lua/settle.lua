@@ -6,6 +6,7 @@
 --   fate_open run_id reply stop_reason total_tokens forward_id forward_digest forward_envelope)
 -- RETURNS: {next_look_ms, {result...}, pools to ring...}; result is settled, parked (settled, and its agent was
 --   parked by it), already or lost
+though_full()
 local seed, STRIDE = ARGV[1], 18
 local there = registered()
 

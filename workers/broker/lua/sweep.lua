@@ -4,6 +4,7 @@
 -- ARGV: seed overflow_ms
 -- RETURNS: {next_look_ms, {{pool, job id, age_ms}...}, {message id...}, pools to ring...}; the first kind are claims
 --   older than overflow_ms, for the caller to check against arq; the second, gatherings to close
+though_full()
 if not registered() then return {'0', {}, {}} end
 local seed, overflow_ms = ARGV[1], tonumber(ARGV[2])
 

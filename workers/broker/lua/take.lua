@@ -7,6 +7,7 @@
 --   expires_at_ms, accepted_at_ms, envelope, incarnation}...}; more is 1 where the pool could take more at once; next_look_ms
 --   is not after now_ms where another pool could, and was not rung
 if not registered() then return {digits(NOW), 0, '0'} end
+unless_full()
 local owner, pool, limit, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local order = RANKS_OF_POOL[pool]
 local tenant = redis.call('HMGET', key('tenant'), 'suspended', 'in_flight', 'per_minute', 'team_per_minute',
