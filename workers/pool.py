@@ -84,6 +84,10 @@ class PoolWorker(Worker):
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Quarantines what arq would stumble over, and starts no more drains than there are slots."""
+        if job_ids:
+            # Not by us: arq neither runs nor removes a score of 0, which would count as a rival for ever (A22), and
+            # stumbles at every poll over one without an end, before all that is behind it.
+            await self.pool.zremrangebyscore(self.queue_name, "-inf", 0)
         good = [raw for raw in job_ids if is_job_id(raw)]
         if len(good) < len(job_ids):
             await self.pool.zrem(self.queue_name, *(raw for raw in job_ids if not is_job_id(raw)))
@@ -94,9 +98,6 @@ class PoolWorker(Worker):
             if self.job_counter - running >= self._slots.free:
                 break
             await super().start_jobs([raw])
-        if self.job_counter - running < len(waiting):
-            # Not by us: arq neither runs nor removes a score of 0, and it would count as a rival for ever (A22).
-            await self.pool.zremrangebyscore(self.queue_name, 0, 0)
 
     async def heart_beat(self) -> None:
         """Ours is Heartbeat; arq's own is written once an hour (HAZARDS.md A25)."""

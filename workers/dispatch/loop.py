@@ -5,6 +5,9 @@ still there, from the oldest on, is exactly what is to be done, after any crash 
 """
 
 import asyncio
+from collections.abc import Mapping
+
+from redis.exceptions import ResponseError
 
 from schemas.context import service_context
 from schemas.ids import TenantId
@@ -19,6 +22,8 @@ from workers.resources import Resources
 from workers.service import Service
 
 BATCH = 128
+ODD_SECONDS = 30.0
+"""How long a stream rests that is none."""
 PATIENCE_SECONDS = 0.05
 """How long all tenants wait for the slowest; it goes on by itself after that."""
 
@@ -45,9 +50,14 @@ class Dispatcher(Service):
         await self._keep_to_what_is_owned()
         readable = {keys.of(stream.context).tasks: stream for stream in self._streams.values() if stream.readable}
         read_from = {**{name: stream.cursor for name, stream in readable.items()}, keys.control(): self._control}
-        answer = await self.unless_stopping(
-            self.resources.client.xread(read_from, count=BATCH, block=self._patience_ms(len(readable)))
-        )
+        try:
+            answer = await self.unless_stopping(
+                self.resources.client.xread(read_from, count=BATCH, block=self._patience_ms(len(readable)))
+            )
+        except ResponseError:
+            if not await self._rest_what_is_no_stream(readable):
+                raise
+            return
         for name, entries in answer or ():
             if name.decode() == keys.control():
                 self._control = entries[-1][0].decode()
@@ -72,6 +82,18 @@ class Dispatcher(Service):
         for tenant in owned - self._streams.keys():
             context = service_context(tenant, self.name)
             self._streams[tenant] = TenantStream(context, self.resources, self._directory, self._carrier)
+
+    async def _rest_what_is_no_stream(self, readable: Mapping[str, TenantStream]) -> bool:
+        """Redis reads none of several where one is no stream: a hand in one tenant must not stop the others."""
+        async with self.resources.client.pipeline(transaction=False) as pipe:
+            for name in readable:
+                pipe.type(name)
+            kinds = await pipe.execute()
+        odd = [one for one, kind in zip(readable.values(), kinds, strict=True) if kind not in {b"stream", b"none"}]
+        for stream in odd:
+            self.resources.log.of(stream.context).warning("the key of the tenant's stream is of another type")
+            stream.rest(ODD_SECONDS)
+        return bool(odd)
 
     def _patience_ms(self, reading: int) -> int:
         """A blocked read does not see the streams it was not given: come back early while some are left out."""

@@ -136,6 +136,8 @@ class Ownership(Service):
         async with client.pipeline(transaction=True) as pipe:
             pipe.zadd(keys.dispatchers(), {self._owner: int(seconds) + LEASE_SECONDS})
             pipe.zremrangebyscore(keys.dispatchers(), "-inf", int(seconds))
+            # None of ours lives so long without a word: it would have a share of the streams, and move nothing.
+            pipe.zremrangebyscore(keys.dispatchers(), int(seconds) + 2 * LEASE_SECONDS, "+inf")
             pipe.zrange(keys.dispatchers(), 0, -1)
             *_, alive = await pipe.execute()
         others = [member.decode(errors="replace") for member in alive if member != self._owner.encode()]

@@ -92,6 +92,10 @@ class TenantStream:
         """Takes in a batch that was just read."""
         self._taking_in = asyncio.create_task(self._guarded(entries), name=f"dispatch {self.context.tenant}")
 
+    def rest(self, seconds: float) -> None:
+        """Leaves it unread for a while."""
+        self._begin_again(seconds)
+
     async def close(self) -> None:
         """Ends what is in work. What was not moved is still on the stream."""
         await end(*(task for task in (self._taking_in, self._resolving, self._outwaiting) if task is not None))

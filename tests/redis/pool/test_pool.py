@@ -128,6 +128,19 @@ async def test_an_entry_that_arq_never_runs_does_not_count_as_a_rival(pool_bench
     assert service.slots.rivals == 0
 
 
+@pytest.mark.parametrize("score", [float("-inf"), -1, -1e300])
+async def test_a_job_due_before_all_time_holds_up_nothing_behind_it(pool_bench: PoolBench, score: float) -> None:
+    """Found by tests/fuzz: arq failed at every poll over a score that is no number of milliseconds."""
+    await pool_bench.client.zadd(QUEUE, {job_id(Pool.STANDARD, "early"): score})
+    service = pool_bench.pool()
+    await service.start()
+    await pool_bench.send("m1")
+
+    await until(lambda: pool_bench.is_delivered("m1"))
+    assert service.ready
+    assert await pool_bench.client.zcard(QUEUE) == 0
+
+
 async def test_a_stale_abort_mark_stops_nothing(pool_bench: PoolBench) -> None:
     """A16: arq's abort list is global and never cleaned."""
     await pool_bench.client.zadd("arq:abort", {job_id(Pool.STANDARD, "m1"): now_ms()})
