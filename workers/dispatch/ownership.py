@@ -7,13 +7,16 @@ comes back moves nothing out of order.
 import asyncio
 import json
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass
+
+from redis.exceptions import ResponseError
 
 from schemas.context import Context, service_context
 from schemas.ids import TenantId
 from workers import version
 from workers.broker import keys
+from workers.broker.client import is_refused_for_good
 from workers.ids import tenant_ids
 from workers.resources import Resources
 from workers.service import Service
@@ -103,13 +106,18 @@ class Ownership(Service):
         async with self.resources.client.pipeline(transaction=False) as pipe:
             for tenant in tenants:
                 pipe.hget(keys.of(_context(tenant)).tenant, "suspended")
-            flags = await pipe.execute()
-        return frozenset(tenant for tenant, flag in zip(tenants, flags, strict=True) if flag == b"1")
+            flags = await pipe.execute(raise_on_error=False)
+        # One whose record cannot be read is not read either.
+        return frozenset(
+            tenant for tenant, flag in zip(tenants, flags, strict=True) if flag != b"0" and flag is not None
+        )
 
     async def _hold(self, tenant: TenantId) -> None:
         async with self._gate:
             asked_at = self.resources.clock.monotonic()
-            held = await self.resources.scripts.hold_stream(_context(tenant), owner=self._owner, lease_ms=LEASE_MS)
+            held = await self._ask(
+                tenant, self.resources.scripts.hold_stream(_context(tenant), owner=self._owner, lease_ms=LEASE_MS)
+            )
         if held:
             self._until[tenant] = asked_at + LEASE_SECONDS
         else:
@@ -118,7 +126,18 @@ class Ownership(Service):
     async def _release(self, tenant: TenantId) -> None:
         self.lose(tenant)
         async with self._gate:
-            await self.resources.scripts.release_stream(_context(tenant), owner=self._owner)
+            await self._ask(tenant, self.resources.scripts.release_stream(_context(tenant), owner=self._owner))
+
+    async def _ask(self, tenant: TenantId, asked: Coroutine[object, object, bool]) -> bool:
+        """False, too, where a hand in Redis has spoiled what it asks about: that must not stop the other tenants."""
+        try:
+            return await asked
+        except ResponseError as error:
+            if not is_refused_for_good(error):
+                raise
+            log = self.resources.log.of(_context(tenant))
+            log.warning("the stream cannot be owned", error_type=type(error).__name__)
+            return False
 
     async def _give(self, tenants: Iterable[TenantId]) -> None:
         for tenant in list(tenants):
