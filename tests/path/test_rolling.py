@@ -36,7 +36,7 @@ PARTS = {
     "pool-2": ("serve", "pool", "express", "standard", "bulk"),
     "dispatcher-2": ("serve", "dispatcher"),
 }
-ROUNDS = int(os.environ.get("POSTROOM_TEST_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("POSTROOM_TEST_ROUNDS", "1"))
 PATIENCE_SECONDS = 60
 """On a machine where much else runs."""
 LIMITS = Limits(per_minute=100_000, team_per_minute=100_000, agent_per_minute=100_000)
