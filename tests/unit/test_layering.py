@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("schemas", "workers", "orchestrator", "console")
+PACKAGES = ("schemas", "workers", "orchestrator", "console", "bench")
 
 FLOOR = (
     "workers.errors",
@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "workers.roles": (("schemas", "workers"), "the composition root: the one place that wires"),
     "orchestrator": (("schemas", "workers.bus", "workers.broker", *RUNNING), "speaks by message only"),
     "console": (("schemas", "workers", "orchestrator"), "the front door; nobody imports it"),
+    "bench": (("schemas", "workers", "orchestrator", "console"), "measures it all from outside; nobody imports it"),
 }  # fmt: skip
 
 

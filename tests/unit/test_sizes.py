@@ -19,7 +19,7 @@ LARGER: dict[str, int] = {}
 
 
 def sources() -> Iterator[Path]:
-    for package in ("schemas", "workers", "orchestrator", "console"):
+    for package in ("schemas", "workers", "orchestrator", "console", "bench"):
         yield from (ROOT / package).rglob("*.py")
 
 

@@ -1,0 +1,1 @@
+"""What is measured, one question a file; `ALL` in bench/__main__.py is their order."""
