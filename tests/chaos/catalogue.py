@@ -23,8 +23,8 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
 """Faults that tests of their own hold: what, and where."""
 
 
-def chosen(scale: Scale, only: str) -> list[Fault]:
-    """Those of a scale, or those that are named; `F01` names all that begin so.
+def chosen(scale: Scale, only: str, *, whole: bool = False) -> list[Fault]:
+    """Those of a scale, all of them (`whole`), or those that are named; `F01` names all that begin so.
 
     Raises:
         ValueError: there is none of such a name.
@@ -35,7 +35,7 @@ def chosen(scale: Scale, only: str) -> list[Fault]:
             raise ValueError(f"there is no fault {name!r}; there are {', '.join(fault.name for fault in ALL)}")
     if names:
         return [fault for fault in ALL if any(_is_named(fault, name) for name in names)]
-    return [fault for fault in ALL if (fault.quick if scale.quick else fault.full)]
+    return [fault for fault in ALL if whole or (fault.quick if scale.quick else fault.full)]
 
 
 def _is_named(fault: Fault, name: str) -> bool:

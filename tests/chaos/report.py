@@ -23,7 +23,7 @@ turn. Two TCP proxies stand between them. After each fault everything is counted
 - *N* is the number of messages and the kind of server: `joins` (can be asked for a call again by its otid), `runs`
   (lists its runs), `plain` (answers, and tells nothing else).
 
-Measured on {cores} cores shared with other work (load {load}): upper bounds, not a benchmark. {seconds}, seed {seed}.
+Measured on {cores} cores shared with other work (load {load}): upper bounds, not a benchmark. {seconds}.
 
 """
 POINTS = """
@@ -35,15 +35,15 @@ start. The points, in the order in which a message comes by: {points}.
 """
 
 
-def write(path: Path, rows: Sequence[Row], seed: int, seconds: float, *, quick: bool) -> None:
+def write(path: Path, rows: Sequence[Row], command: str, seconds: float, left: Sequence[str]) -> None:
     """Writes the file."""
-    command = f"python -m tests.chaos {'--quick ' if quick else ''}--seed {seed} --write {path}"
     cores, load = os.cpu_count(), f"{os.getloadavg()[1]:.0f}"
     took = f"It took {seconds / 60:.0f} minutes"
-    parts = [HEAD.format(command=command, cores=cores, load=load, seconds=took, seed=seed), markdown(rows), ""]
+    parts = [HEAD.format(command=command, cores=cores, load=load, seconds=took), markdown(rows), ""]
     parts += [f"\n## {row.name}: waits over time\n\n```\n{row.plot}\n```" for row in rows if row.plot]
     failed = [row for row in rows if not row.holds]
     said = [f"- {row.name}: {'; '.join(row.problems)}" for row in failed] or ["Every row holds."]
+    said += [f"- Not tried in this run, which was cut: {', '.join(left)}."] if left else []
     parts += ["\n## What does not hold\n", *said]
     parts += ["\n## Faults that tests of their own hold\n"]
     parts += [f"- {name}: {what} (`{where}`)" for name, (what, where) in ELSEWHERE.items()]

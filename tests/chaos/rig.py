@@ -149,6 +149,10 @@ class Rig:
                     found[pid] += 1
         return found
 
+    def turns_begun(self) -> int:
+        """As the sandbox wrote them down."""
+        return self.fleet.turn_log.read_bytes().count(b'"event":"begun"')
+
     async def now_ms(self) -> int:
         """By Redis' clock, which is what events are told by."""
         seconds, micros = await self.client.time()

@@ -26,27 +26,28 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-async def run_all(faults: Sequence[Fault], scale: Scale, seed: int, binary: str, at_once: int) -> list[Row]:
-    """Every fault once, in the order of the list."""
+async def run_all(
+    faults: Sequence[Fault], scale: Scale, seed: int, binary: str, at_once: int, *, rows: dict[str, Row]
+) -> None:
+    """Every fault once. What is over stands in `rows`, also where the rest is cut."""
     groups: defaultdict[Plan, list[Fault]] = defaultdict(list)
     for fault in faults:
         groups[fault.plan_for(scale)].append(fault)
     gate = asyncio.Semaphore(at_once)
-    rows: dict[str, Row] = {}
 
     async def group(plan: Plan, own: list[Fault]) -> None:
         async with gate:
-            rows.update(await _one_after_the_other(plan, own, scale, seed, binary))
+            await _one_after_the_other(plan, own, scale, seed, binary, rows=rows)
 
     async with asyncio.TaskGroup() as tasks:
         # The longest first: the others fit beside it.
         for plan, own in sorted(groups.items(), key=lambda pair: -len(pair[1])):
             tasks.create_task(group(plan, own))
-    return [rows[fault.name] for fault in faults]
 
 
-async def _one_after_the_other(plan: Plan, faults: list[Fault], scale: Scale, seed: int, binary: str) -> dict[str, Row]:
-    rows: dict[str, Row] = {}
+async def _one_after_the_other(
+    plan: Plan, faults: list[Fault], scale: Scale, seed: int, binary: str, *, rows: dict[str, Row]
+) -> None:
     left = list(faults)
     while left:
         async with AsyncExitStack() as stack:
@@ -60,7 +61,6 @@ async def _one_after_the_other(plan: Plan, faults: list[Fault], scale: Scale, se
                     _keep_logs(one, fault)
                     # What it left behind is not the next one's.
                     break
-    return rows
 
 
 async def _one(rig: Rig, fault: Fault, scale: Scale, seed: int) -> Row:

@@ -59,7 +59,7 @@ class Row:
             struck=len(done.recovery_ms),
             seconds=seconds,
             problems=tuple(_problems(fault, scene, done, recovery)),
-            notes=tuple(scene.notes),
+            notes=_told(fault, scene, recovery),
             plot=scene.plot,
         )
 
@@ -81,12 +81,28 @@ def _problems(fault: Fault, scene: Scene, done: Account, recovery: tuple[float, 
     calls = fault.extra_calls[0 if scene.scale.quick else 1] if fault.extra_calls else None
     if calls is not None and done.extra_calls > calls:
         found.append(f"{done.extra_calls} extra calls, {calls} at most")
-    p95 = fault.p95_seconds[0 if scene.scale.quick else 1]
-    if recovery is not None and recovery[1] > min(p95, fault.recovery_seconds):
-        found.append(f"95 of 100 recovered within {recovery[1]:.1f} s, {p95:g} s at most")
-    if recovery is not None and recovery[2] > fault.recovery_seconds:
-        found.append(f"recovered within {recovery[2]:.1f} s, {fault.recovery_seconds:g} s at most")
+    bounds = _bounds(fault, scene)
+    if recovery is not None and (recovery[1] > bounds[0] or recovery[2] > bounds[1]):
+        found.append(f"recovered within {recovery[2]:.1f} s, {recovery[1]:.1f} s for 95 of 100: {_slow(bounds)}")
     return found
+
+
+def _bounds(fault: Fault, scene: Scene) -> tuple[float, float]:
+    """Seconds for 95 of 100, and for the last: in a quick run, which busy machines have, too, longer than promised."""
+    factor = fault.busy_factor if scene.scale.quick else 1
+    return factor * fault.p95_seconds, factor * fault.recovery_seconds
+
+
+def _slow(bounds: tuple[float, float]) -> str:
+    return f"{bounds[1]:g} s at most, {bounds[0]:g} s for 95 of 100"
+
+
+def _told(fault: Fault, scene: Scene, recovery: tuple[float, float, float] | None) -> tuple[str, ...]:
+    """The notes; among them whether it was slower than promised."""
+    promised = (fault.p95_seconds, fault.recovery_seconds)
+    if recovery is None or (recovery[1] <= promised[0] and recovery[2] <= promised[1]):
+        return tuple(scene.notes)
+    return (*scene.notes, f"SLOWER THAN PROMISED ({_slow(promised)})")
 
 
 def _too_many(what: str, found: Sequence[str], most: int) -> list[str]:

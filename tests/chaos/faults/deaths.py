@@ -198,7 +198,7 @@ FAULTS = [
         doubled=2 * SLOTS,
         quick=False,
         extra_calls=(2 * SLOTS, 40 * SLOTS),
-        p95_seconds=(45, 45),
+        p95_seconds=45,
         recovery_seconds=45,
     ),
     Fault(
@@ -210,7 +210,7 @@ FAULTS = [
         options=(("on_unknown", "never_resend"),),
         delay_seconds=1.0,
         extra_calls=(0, 0),
-        p95_seconds=(45, 45),
+        p95_seconds=45,
         recovery_seconds=45,
     ),
     Fault(
@@ -221,7 +221,8 @@ FAULTS = [
         messages=(60, 1200),
         per_second=(10, 15),
         delay_seconds=1.0,
-        p95_seconds=(15, 2),
+        p95_seconds=2,
+        busy_factor=8,
         extra_calls=(SLOTS, 20 * SLOTS),
     ),
     Fault(

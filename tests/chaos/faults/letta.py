@@ -207,7 +207,7 @@ FAULTS = [
         per_second=(10, 20),
         extra_calls=None,
         limit_seconds=(180, 300),
-        p95_seconds=(60, 60),
+        p95_seconds=60,
         recovery_seconds=60,
     ),
     Fault("F13 503", "Letta is not available", unavailable, plan=JOINS, extra_calls=None, quick=False),

@@ -33,9 +33,9 @@ async def kill_redis(scene: Scene) -> str:
 
 async def _first_turn(scene: Scene) -> float:
     """Seconds until the sandbox sees another turn begin."""
-    before = len(scene.rig.fleet.turns())
+    before = scene.rig.turns_begun()
     began = asyncio.get_running_loop().time()
-    while len(scene.rig.fleet.turns()) == before and asyncio.get_running_loop().time() < began + 30:
+    while scene.rig.turns_begun() == before and asyncio.get_running_loop().time() < began + 30:
         await asyncio.sleep(0.05)
     return asyncio.get_running_loop().time() - began
 

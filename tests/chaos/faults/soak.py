@@ -174,7 +174,7 @@ FAULTS = [
         extra_calls=None,
         quick=False,
         limit_seconds=(200, 480),
-        p95_seconds=(60, 60),
+        p95_seconds=60,
         recovery_seconds=60,
     ),
 ]
