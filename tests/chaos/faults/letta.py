@@ -148,9 +148,12 @@ async def hang(scene: Scene) -> str:
     scene.allowed_to_end = ("delivered", "unknown")
     await scene.in_flight(1)
 
+    cut: list[int] = []
+
     async def crash() -> None:
         # Locks of turns that died stay for 300 s (LETTA.md section 3): time passes.
         await asyncio.sleep(scene.rig.plan.deadline_seconds * 3)
+        cut.append(await scene.rig.running_now())
         await scene.rig.behave(crash=True)
         await scene.rig.admin.post("/_sandbox/clock", json={"seconds": 400})
 
@@ -158,8 +161,10 @@ async def hang(scene: Scene) -> str:
         await crash()
 
     def told(done: Account) -> None:
-        scene.notes.append(f"{done.ends['unknown']} of {len(names)} ended as unknown")
-        scene.require(done.ends["unknown"] <= len(names), f"{done.ends['unknown']} ended as unknown")
+        # The server's death that frees the locks takes along what runs then: its fate is as unknown.
+        most = len(names) + sum(cut)
+        scene.notes.append(f"{done.ends['unknown']} ended as unknown, of {most} that could")
+        scene.require(done.ends["unknown"] <= most, f"{done.ends['unknown']} ended as unknown, {most} could")
 
     scene.checks.append(told)
     return f"{len(names)} calls never answered (deadline {scene.rig.plan.deadline_seconds:g} s)"
