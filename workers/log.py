@@ -25,6 +25,7 @@ ALLOWED = frozenset(
         *("recipients", "replies", "missing", "code", "leases", "streams"),
     }
 )
+REMEMBERED = 10_000
 _QUIET = ("arq", "httpx", "httpcore", "aiohttp", "uvicorn", "uvicorn.access", "uvicorn.error", "asyncio")
 
 
@@ -33,8 +34,18 @@ class Opaque:
 
     def __init__(self, key: str) -> None:
         self._key = hashlib.blake2b(key.encode(), digest_size=32).digest()
+        self._known: dict[str, str] = {}
+        """Every span and line of a tenant needs it; never more than so many are remembered."""
 
     def __call__(self, tenant: str) -> str:
+        known = self._known.get(tenant)
+        if known is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            known = self._known[tenant] = self._of(tenant)
+        return known
+
+    def _of(self, tenant: str) -> str:
         return "t-" + hashlib.blake2b(tenant.encode(), key=self._key, digest_size=6).hexdigest()
 
 

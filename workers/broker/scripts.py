@@ -6,6 +6,7 @@ The header of lua/<name>.lua names KEYS, ARGV and RETURNS; a test holds header a
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -100,9 +101,14 @@ class Scripts(BulkScripts, KnownScripts, LeavingScripts, UpkeepScripts):
         """The same for several entries, in their order, in one step: nothing that makes one of them wait (a lost
         stream, a lost script, a full tenant) can begin or end between two of them, and let the second overtake.
         """
-        calls = [_dispatch_arguments(owner, move, seed) for move in moves]
+        last = len(moves) - 1
+        calls = [_dispatch_arguments(owner, move, seed if n == last else "") for n, move in enumerate(moves)]
         answers = await self._run_all(context, "dispatch", calls)
-        return [Dispatched(text(status), int(look), pools(rung)) for status, look, *rung in answers]
+        moved = [Dispatched(text(status), int(look), pools(rung)) for status, look, *rung in answers]
+        # The last one has looked and rung for all; where it stayed, somebody looks now.
+        if moved[-1].status != "moved":
+            return moved
+        return [*(replace(one, next_look_ms=0) for one in moved[:-1]), moved[-1]]
 
     async def refuse(
         self,

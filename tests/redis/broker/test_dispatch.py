@@ -6,7 +6,7 @@ import pytest
 
 from schemas.envelope import Priority
 from tests.redis.broker.shorthand import a_move, add_raw, events, move, record, refuse, rung
-from tests.support.ledger import Ledger, agent_id
+from tests.support.ledger import OWNER, Ledger, agent_id
 from workers.broker.rules import Pool
 
 
@@ -261,3 +261,28 @@ async def test_a_batch_moves_in_its_order(ledger: Ledger) -> None:
     assert [one.status for one in answers] == ["moved", "moved", "moved", "gone"]
     box = await ledger.client.zrange(ledger.keys.mailbox(agent_id(1)), 0, -1)
     assert box == [b"m0:1", b"m1:1", b"m2:1"]
+
+
+async def test_of_several_in_one_step_the_last_rings_for_all(ledger: Ledger) -> None:
+    """One claim, and nobody is asked to look again."""
+    entries = [await add_raw(ledger, {"message": "hello"}) for _ in range(3)]
+    moves = [a_move(entry, f"m{number}", agent_id(number)) for number, entry in enumerate(entries, 1)]
+
+    answers = await ledger.scripts.dispatch_all(ledger.context, owner=OWNER, moves=moves, seed="s1")
+
+    assert [answer.status for answer in answers] == ["moved"] * 3
+    assert [answer.pools for answer in answers] == [(), (), (Pool.STANDARD,)]
+    assert [answer.next_look_ms for answer in answers] == [0, 0, 0]
+    assert await rung(ledger) == {"standard"}
+
+
+async def test_where_the_last_of_several_stays_somebody_looks_at_once(ledger: Ledger) -> None:
+    """It rang for nobody, so what moved before it is found by a look."""
+    entry = await add_raw(ledger, {"message": "hello"})
+    moves = [a_move(entry, "m1", agent_id(1)), a_move("1-1", "m2", agent_id(2))]
+
+    moved, gone = await ledger.scripts.dispatch_all(ledger.context, owner=OWNER, moves=moves, seed="s1")
+
+    assert (moved.status, gone.status) == ("moved", "gone")
+    assert moved.pools == ()
+    assert moved.next_look_ms == ledger.time.now_us // 1000

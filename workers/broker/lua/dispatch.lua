@@ -2,7 +2,7 @@
 -- the deletion of the entry are one step, so that a crash leaves it in one place or the other, never both or neither.
 -- KEYS: the tenant's root
 -- ARGV: owner entry_id message_id digest envelope size rank not_before_ms expires_at_ms gather_want gather_within_ms answers seed recipients... (each: agent id, its teams separated by commas)
--- RETURNS: {status, next_look_ms, pools to ring...}; status is moved, duplicate, conflict, gone, full or lost
+-- RETURNS: {status, next_look_ms, pools to ring...}; without a seed, somebody is to look now; status is moved, duplicate, conflict, gone, full or lost
 if not registered() then return {'lost', 0} end
 unless_full()
 local owner, entry_id, message_id, digest, envelope = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -20,4 +20,6 @@ for number = 1, recipients do
   deliver(message_id, number, agent, teams, rank, first + number - 1, not_before or 0, expires_at)
 end
 redis.call('XDEL', key('tasks'), entry_id)
+-- Another one follows in the same step, and looks and rings for this one, too.
+if seed == '' then return {'moved', digits(NOW)} end
 return {'moved', digits(next_look()), unpack(ring_up(seed))}

@@ -11,6 +11,8 @@ local NOW = math.floor(NOW_US / 1000)
 local rings = {}
 -- The agents that this script parked.
 local parked_now = {}
+-- The ranks at which this script made an agent ready, or no longer ready.
+local ready_changed = {}
 
 local function key(name, id)
   return ROOT .. NAMES[name] .. (id or '')
@@ -121,11 +123,11 @@ local function choose(agent)
   return best, best_rank, best_arrival, best_due or due_of(best)
 end
 
--- Puts an agent where it belongs after any change: ready, later, or nowhere.
-local function refresh(agent)
+-- Puts an agent where it belongs after any change: ready, later, or nowhere. `leased`: the caller knows that it is.
+local function refresh(agent, leased)
   local member = 'a:' .. agent
   local delivery, rank, arrival, due
-  if not redis.call('HGET', key('holders'), agent) then
+  if not leased and not redis.call('HGET', key('holders'), agent) then
     delivery, rank, arrival, due = choose(agent)
   end
   local wait = 0
@@ -134,7 +136,7 @@ local function refresh(agent)
   end
   for other = 0, 3 do
     if not delivery or wait > NOW or other ~= rank then
-      redis.call('ZREM', key('ready', RANKS[other + 1]), agent)
+      if redis.call('ZREM', key('ready', RANKS[other + 1]), agent) == 1 then ready_changed[other] = true end
     end
   end
   if not delivery then
@@ -144,6 +146,7 @@ local function refresh(agent)
   else
     redis.call('ZREM', key('later'), member)
     redis.call('ZADD', key('ready', RANKS[rank + 1]), digits(arrival), agent)
+    ready_changed[rank] = true
   end
 end
 
@@ -200,9 +203,10 @@ end
 -- The message is over when its last delivery is. What has a dead letter is kept; the rest is purged in time.
 local function message_ended(message)
   local record = key('message', message)
-  count('bytes', -tonumber(redis.call('HGET', record, 'size') or 0))
+  local known = redis.call('HMGET', record, 'size', 'letters')
+  count('bytes', -tonumber(known[1] or 0))
   redis.call('HSET', record, 'state', 'ended', 'ended_at', digits(NOW))
-  if redis.call('HGET', record, 'letters') == false then
+  if not known[2] then
     redis.call('ZADD', key('ended'), digits(NOW + KEPT_MS), message)
   end
 end

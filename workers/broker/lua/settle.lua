@@ -25,7 +25,7 @@ local function settle(i)
   local stop_reason, tokens = ARGV[i + 13], ARGV[i + 14]
 
   local record = key('delivery', delivery)
-  local known = redis.call('HMGET', record, 'token', 'state', 'settled', 'epoch')
+  local known = redis.call('HMGET', record, 'token', 'state', 'settled', 'epoch', 'expires_at')
   if known[1] ~= token then return 'lost' end
   if known[3] == token then return 'already' end
   local was = known[2]
@@ -63,7 +63,7 @@ local function settle(i)
     park(agent, 'worker', detail)
   end
 
-  local expires_at = expires_of(delivery)
+  local expires_at = tonumber(known[5] or redis.call('HGET', key('message', message_of(delivery)), 'expires_at') or '')
   if state == 'waiting' then
     if expires_at and expires_at <= NOW and fate == 'closed' then
       finish(delivery, agent, 'running', 'expired', 'ttl', detail)

@@ -15,11 +15,21 @@ local tenant = redis.call('HMGET', key('tenant'), 'suspended', 'in_flight', 'per
 local in_flight, per_minute = tonumber(tenant[2] or 0), tonumber(tenant[3] or 0)
 local team_per_minute, agent_per_minute = tonumber(tenant[4] or 0), tonumber(tenant[5] or 0)
 
+-- The first of those ready at a rank, read again only where this script has changed it.
+local firsts = {}
+local function first_ready(rank)
+  if not firsts[rank] or ready_changed[rank] then
+    firsts[rank] = redis.call('ZRANGE', key('ready', RANKS[rank + 1]), 0, 0, 'WITHSCORES')
+    ready_changed[rank] = nil
+  end
+  return firsts[rank]
+end
+
 -- The ready agent to look at next, or nil.
 local function next_agent()
   local best, overdue
   for _, rank in ipairs(order) do
-    local first = redis.call('ZRANGE', key('ready', RANKS[rank + 1]), 0, 0, 'WITHSCORES')
+    local first = first_ready(rank)
     if first[1] then
       best = best or first[1]
       local arrival = tonumber(first[2])
@@ -38,10 +48,13 @@ local function opens_at(scope, allowed)
   return opens > NOW and opens or 0
 end
 
+local charged = {}
 local function charge(scope, allowed)
-  redis.call('LPUSH', key('rate', scope), digits(NOW))
-  redis.call('LTRIM', key('rate', scope), 0, allowed - 1)
-  redis.call('PEXPIRE', key('rate', scope), RATE_WINDOW_MS + 1000)
+  local held = redis.call('LPUSH', key('rate', scope), digits(NOW))
+  if held > allowed then redis.call('LTRIM', key('rate', scope), 0, allowed - 1) end
+  -- Every charge of this script is of the same moment.
+  if not charged[scope] then redis.call('PEXPIRE', key('rate', scope), RATE_WINDOW_MS + 1000) end
+  charged[scope] = true
 end
 
 -- Whether it has cost so many workers that the next one it is taken by may be its last. Such ones go one at a time:
@@ -55,17 +68,17 @@ local function another_suspect_runs(delivery)
   return other and other ~= delivery and redis.call('HGET', key('delivery', other), 'state') == 'running'
 end
 
-local function lease(agent, delivery, teams, expires_at)
+-- `known` and `message`: as `try` has read them.
+local function lease(agent, delivery, teams, expires_at, known, message)
   local record = key('delivery', delivery)
-  local known = redis.call('HMGET', record, 'attempt', 'epoch', 'fate', 'opened_at', 'run', 'history', 'crashes')
   -- By the clock, so that none is given again where a failover lost the count of the last ones.
   local token = digits(math.max(tonumber(redis.call('HGET', key('counters'), 'fence') or 0) + 1, NOW_US))
   redis.call('HSET', key('counters'), 'fence', token)
-  local attempt, epoch = tonumber(known[1] or 0) + 1, tonumber(known[2] or 1)
-  local opened_at = known[3] == 'open' and known[4] or digits(NOW)
+  local attempt, epoch = tonumber(known[5] or 0) + 1, tonumber(known[6] or 1)
+  local opened_at = known[1] == 'open' and known[7] or digits(NOW)
   redis.call('HSET', record, 'state', 'running', 'cause', '', 'token', token, 'attempt', attempt, 'epoch', epoch,
-    'fate', 'open', 'opened_at', opened_at, 'history', history_with(known[6], 'running', ''))
-  if is_suspect(known[7]) then redis.call('SET', key('suspect'), delivery) end
+    'fate', 'open', 'opened_at', opened_at, 'history', history_with(known[9], 'running', ''))
+  if is_suspect(known[4]) then redis.call('SET', key('suspect'), delivery) end
   redis.call('HDEL', record, 'due')
   redis.call('ZREM', key('mailbox', agent), delivery)
   redis.call('ZADD', key('leases'), digits(NOW + lease_ms), agent)
@@ -76,11 +89,10 @@ local function lease(agent, delivery, teams, expires_at)
   charge('tenant', per_minute)
   charge('agent:' .. agent, agent_per_minute)
   for team in string.gmatch(teams, '[^,]+') do charge('team:' .. team, team_per_minute) end
-  refresh(agent)
-  local message = redis.call('HMGET', key('message', message_of(delivery)), 'envelope', 'accepted_at')
-  return {delivery, agent, token, attempt, epoch, known[3] == 'open' and 1 or 0, opened_at, known[5] or '',
-    expires_at and digits(expires_at) or '', message[2] or '0', message[1] or '', tenant[6] or '',
-    known[7] or 0}
+  refresh(agent, true)
+  return {delivery, agent, token, attempt, epoch, known[1] == 'open' and 1 or 0, opened_at, known[8] or '',
+    expires_at and digits(expires_at) or '', message[4] or '0', message[3] or '', tenant[6] or '',
+    known[4] or 0}
 end
 
 -- Out of the mailbox until its message is resumed.
@@ -100,8 +112,10 @@ local function try(agent)
     refresh(agent)
     return nil
   end
-  local known = redis.call('HMGET', key('delivery', delivery), 'fate', 'teams', 'expires_at', 'crashes')
-  local message = redis.call('HMGET', key('message', message_of(delivery)), 'expires_at', 'paused')
+  local known = redis.call('HMGET', key('delivery', delivery), 'fate', 'teams', 'expires_at', 'crashes', 'attempt',
+    'epoch', 'opened_at', 'run', 'history')
+  local message = redis.call('HMGET', key('message', message_of(delivery)), 'expires_at', 'paused', 'envelope',
+    'accepted_at')
   local expires_at = tonumber(known[3] or message[1] or '')
   if expires_at and expires_at <= NOW and known[1] ~= 'open' then
     finish(delivery, agent, 'waiting', 'expired', 'ttl', why_late())
@@ -131,7 +145,7 @@ local function try(agent)
     refresh(agent)
     return nil
   end
-  return lease(agent, delivery, teams, expires_at)
+  return lease(agent, delivery, teams, expires_at, known, message)
 end
 
 promote_due(PER_STEP)
