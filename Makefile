@@ -40,7 +40,7 @@ check: install ## Format, lint and strict types
 	$(BIN)/mypy
 
 tests: install ## All tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 format: install ## Put the code in its form
 	$(BIN)/ruff format $(CODE)

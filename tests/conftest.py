@@ -7,10 +7,12 @@ import fakeredis
 import pytest
 import structlog
 
-from tests.support.ledger import Ledger
-from tests.support.redis_server import RedisServer, binaries
-from tests.support.time import ScriptTime
-from workers.broker.client import Client, close, connect
+pytest.register_assert_rewrite("tests.redis.broker.machine", "tests.support.key_check")
+
+from tests.support.ledger import Ledger  # noqa: E402  # after the asserts of what tests share were made to speak
+from tests.support.redis_server import RedisServer, binaries  # noqa: E402
+from tests.support.time import ScriptTime  # noqa: E402
+from workers.broker.client import Client, close, connect  # noqa: E402
 
 REAL = binaries()
 

@@ -4,10 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.redis.broker.machine", "tests.support.key_check")
-
-from tests.support.key_check import audit  # noqa: E402  # after its asserts were made to speak
-from tests.support.ledger import Ledger  # noqa: E402
+from tests.support.key_check import audit
+from tests.support.ledger import Ledger
 
 
 @pytest.fixture
