@@ -17,14 +17,15 @@ from schemas.delivery import State
 from schemas.tenant import Limits
 from tests.conftest import REAL
 from tests.support.fleet import Fleet, fleet
-from tests.support.key_check import audit
 from tests.support.sentinels import Quorum
 from tests.support.town import all_final
 from tests.support.waiting import until
 from workers.broker.client import close, connect
 from workers.bus.client import TenantClient
+from workers.clock import SystemClock
 from workers.directory.tenants import Tenants
 from workers.errors import NotAcceptedError, NotFoundError, OverloadedError
+from workers.mailbox.audit import audit
 
 pytestmark = pytest.mark.processes
 
@@ -117,10 +118,12 @@ async def under_load(
 
 
 async def check_ledger(quorum: Quorum) -> None:
+    """The ledger alone: a failover may bring back wake-ups that arq had done with; they go by themselves in a day."""
     client = connect(quorum.url)
-    seconds, micros = await client.time()
-    await audit(client, service_context("acme", "test"), int(seconds) * 1_000_000 + int(micros))
-    await close(client)
+    try:
+        assert await audit(service_context("acme", "test"), client, SystemClock()) == []
+    finally:
+        await close(client)
 
 
 @pytest.mark.parametrize("how", ["killed", "paused and asked"])
